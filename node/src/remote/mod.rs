@@ -1,0 +1,4 @@
+//! Typed calls to the other roles: the only way in which log, view and api speak to one another.
+
+pub mod log;
+pub mod view;

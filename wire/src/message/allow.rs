@@ -1,0 +1,1 @@
+//! Which role may make which call: one table, deny by default.

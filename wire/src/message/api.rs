@@ -1,0 +1,165 @@
+//! Calls that api nodes answer: what a program can ask of the database.
+
+use super::{Call, Kind, log::LogInfoReply, view::ViewStatusReply};
+use crate::command::Verdict;
+use crate::ids::{Name, Position, TransactionId, Version};
+use crate::term::Term;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// A SPARQL query. The first reply is a head; then rows or triples follow until the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiQuery {
+    /// SPARQL 1.1 Query: SELECT, ASK, CONSTRUCT or DESCRIBE.
+    pub sparql: String,
+    /// For relative IRIs.
+    pub base_iri: Option<String>,
+    /// The version to read.
+    pub position: Position,
+}
+
+/// A part of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum QueryReply {
+    /// Always first: what is coming, and of which version.
+    Head {
+        /// The version that was read: all of the answer, and nothing else.
+        version: Version,
+        /// What follows.
+        shape: Shape,
+    },
+    /// Rows of a SELECT: for each variable of the head, a term or nothing.
+    Rows(Vec<Vec<Option<Term>>>),
+    /// Triples of a CONSTRUCT or DESCRIBE: subject, predicate, object.
+    Triples(Vec<[Term; 3]>),
+    /// Always last: what it took.
+    Summary {
+        /// Facts fetched from views.
+        facts_fetched: u64,
+        /// Requests sent to views.
+        requests: u32,
+        /// Second requests among them, sent because the first was late.
+        hedges: u32,
+    },
+}
+
+/// The shape of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Shape {
+    /// `Rows` follow.
+    Solutions {
+        /// Names without `?`.
+        variables: Vec<String>,
+    },
+    /// The answer of an ASK.
+    Boolean(bool),
+    /// `Triples` follow.
+    Graph,
+}
+
+impl Call for ApiQuery {
+    const KIND: Kind = Kind::ApiQuery;
+    type Item = ();
+    type Reply = QueryReply;
+}
+
+/// A SPARQL update: one transaction, one append, whatever number of operations it has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiUpdate {
+    /// SPARQL 1.1 Update.
+    pub sparql: String,
+    /// For relative IRIs.
+    pub base_iri: Option<String>,
+    /// Makes the first attempt exactly once when the call is sent again after a lost connection.
+    pub id: TransactionId,
+    /// The version that its conditions must at least have seen.
+    pub at_least: Option<Version>,
+}
+
+/// What became of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Where the transaction lies in the log; for a duplicate, where the first one does; for an
+    /// update that had nothing to change, the version that it read.
+    pub version: Version,
+    /// How often it was tried, because others wrote what it had read.
+    pub attempts: u32,
+}
+
+impl Call for ApiUpdate {
+    const KIND: Kind = Kind::ApiUpdate;
+    type Item = ();
+    type Reply = Outcome;
+}
+
+/// A transaction that the caller has encoded itself: a [`crate::command::Command::Transact`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiTransact {
+    /// The encoded command. The api node checks it before it appends it.
+    pub command: Bytes,
+    /// Wait for the verdict even of a blind write, so that a reader finds it applied here.
+    pub wait: bool,
+}
+
+/// Where the transaction lies, and its verdict if one was needed or asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransactReply {
+    /// Where the entry lies in the log.
+    pub version: Version,
+    /// None for a blind write that was not waited for: it is committed as soon as it is appended.
+    pub verdict: Option<Verdict>,
+}
+
+impl Call for ApiTransact {
+    const KIND: Kind = Kind::ApiTransact;
+    type Item = ();
+    type Reply = TransactReply;
+}
+
+/// Asks an api node what it sees of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiStatus;
+
+/// What an api node sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiStatusReply {
+    /// The node that answers.
+    pub node: Name,
+    /// Its datacenter.
+    pub datacenter: Name,
+    /// The newest version that views of its datacenter cover, once it knows one.
+    pub recent: Option<Version>,
+    /// Every log node that DNS names.
+    pub log: Vec<NodeStatus<LogInfoReply>>,
+    /// Every view that DNS names.
+    pub views: Vec<NodeStatus<ViewStatusReply>>,
+    /// Second requests sent since its start.
+    pub hedges: u64,
+    /// Requests sent to views since its start.
+    pub requests: u64,
+}
+
+/// A node, and what it said; or why nothing is known of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus<T> {
+    /// The node.
+    pub node: Name,
+    /// Its datacenter.
+    pub datacenter: Name,
+    /// Its own words, or the error of asking.
+    pub status: Result<T, String>,
+}
+
+impl Call for ApiStatus {
+    const KIND: Kind = Kind::ApiStatus;
+    type Item = ();
+    type Reply = ApiStatusReply;
+}
+
+/// Makes ids for transactions out of an index that the caller knows and chance.
+impl TransactionId {
+    /// `born` must be an index that exists already; `random` fresh chance.
+    pub fn new(born: crate::ids::LogIndex, random: u128) -> Self {
+        Self { born, random }
+    }
+}

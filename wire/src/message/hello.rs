@@ -1,0 +1,36 @@
+//! The first call on every connection: who is there, and what it serves.
+
+use super::{Call, Kind, view::Served};
+use crate::ids::{Epoch, Name};
+use serde::{Deserialize, Serialize};
+
+/// Says who the dialler is; the reply says who was dialled. A peer is healthy only after this,
+/// because QUIC calls a client connected before the server has judged its certificate. Both sides
+/// check what is said against the certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The cluster that the peer belongs to.
+    pub cluster: Name,
+    /// The epoch that the peer is in, once it knows.
+    pub epoch: Option<Epoch>,
+    /// The node's or client's name.
+    pub name: Name,
+    /// The datacenter; none for clients.
+    pub datacenter: Option<Name>,
+    /// What it does: the roles of its certificate.
+    pub roles: Vec<String>,
+    /// The version of the software, for people.
+    pub software: String,
+    /// The newest command format that it can read.
+    pub format: u16,
+    /// What a view holds; empty for others.
+    pub serves: Vec<Served>,
+    /// Drawn at random at each start of the process.
+    pub boot: u64,
+}
+
+impl Call for Hello {
+    const KIND: Kind = Kind::Hello;
+    type Item = ();
+    type Reply = Hello;
+}

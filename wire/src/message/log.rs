@@ -1,0 +1,178 @@
+//! Calls that log nodes answer. Any log node answers all of them; appends are forwarded to the
+//! leader. The log never looks into the bodies of entries.
+
+use super::{Call, Kind};
+use crate::ids::{Epoch, LogIndex, Name, Origin, Version};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// The largest body of an entry, in bytes. With its frame it stays below the 1 MiB of a control
+/// frame.
+pub const BODY_BYTES_MAX: usize = 900 * 1024;
+
+/// Opens a stream of appends. Items are batches of proposals; replies are their indexes, in order.
+/// An acknowledged proposal is on the disks of a majority. Appends are at least once: when the
+/// call fails, proposals without an index may or may not be in the log, now or later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogAppend {
+    /// Refuse if the cluster is in another epoch.
+    pub epoch: Option<Epoch>,
+    /// Set by a log node that forwards: the receiver must lead, and does not forward again.
+    pub forwarded: bool,
+}
+
+/// What an append stream carries to the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposals {
+    /// Appended in this order; together below the limit of a frame.
+    pub proposals: Vec<Proposal>,
+}
+
+/// One entry to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// Given by the first log node that takes the proposal.
+    pub origin: Option<Origin>,
+    /// At most [`BODY_BYTES_MAX`] bytes.
+    pub body: Bytes,
+}
+
+/// Proposals that are in the log now: the indexes of the oldest ones that were not yet answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Appended {
+    /// The epoch of all these indexes.
+    pub epoch: Epoch,
+    /// One for each proposal, in the order in which they were sent.
+    pub indexes: Vec<LogIndex>,
+}
+
+impl Call for LogAppend {
+    const KIND: Kind = Kind::LogAppend;
+    type Item = Proposals;
+    type Reply = Appended;
+}
+
+/// Reads committed entries from an index on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRead {
+    /// Refuse if the cluster is in another epoch.
+    pub epoch: Option<Epoch>,
+    /// The first index wanted.
+    pub from: LogIndex,
+    /// At the end, wait for more instead of ending.
+    pub follow: bool,
+}
+
+/// A run of the log: the entries follow one another without a gap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entries {
+    /// The epoch of the log.
+    pub epoch: Epoch,
+    /// The newest index known to be committed, for lag.
+    pub committed: LogIndex,
+    /// The index of the first entry below.
+    pub first: LogIndex,
+    /// Contiguous from `first` on. Empty only to report `committed`.
+    pub entries: Vec<Entry>,
+}
+
+/// What lies at an index of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// Raft, or the log itself, wrote this: it has an index and no data.
+    Skip,
+    /// A proposal.
+    Data {
+        /// Where it came from.
+        origin: Origin,
+        /// What was appended.
+        body: Bytes,
+    },
+}
+
+impl Call for LogRead {
+    const KIND: Kind = Kind::LogRead;
+    type Item = ();
+    type Reply = Entries;
+}
+
+/// Asks for the newest index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogTail {
+    /// At least everything that was acknowledged before the call began (asks a majority), or what
+    /// this node knows to be committed.
+    pub linearizable: bool,
+}
+
+impl Call for LogTail {
+    const KIND: Kind = Kind::LogTail;
+    type Item = ();
+    type Reply = Version;
+}
+
+/// Asks a log node about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogInfo;
+
+/// What a log node knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogInfoReply {
+    /// The node that answers.
+    pub node: Name,
+    /// Its Raft id: drawn anew whenever its disk is empty, so that a node that lost data never
+    /// votes under its old one.
+    pub raft_id: u64,
+    /// None until the cluster was born.
+    pub epoch: Option<Epoch>,
+    /// The lowest index that can be read.
+    pub first: LogIndex,
+    /// The highest index on this node, committed or not; none when the log is empty.
+    pub last: Option<LogIndex>,
+    /// The highest index known to be committed; none before the first.
+    pub committed: Option<LogIndex>,
+    /// Bytes of all segments on disk.
+    pub bytes: u64,
+    /// Raft's term.
+    pub term: u64,
+    /// The leader, if one is known.
+    pub leader: Option<Name>,
+    /// All members, by node name. Empty before the cluster was born.
+    pub members: Vec<Member>,
+}
+
+/// One log node, as Raft sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The node.
+    pub node: Name,
+    /// Its datacenter.
+    pub datacenter: Name,
+    /// Its Raft id.
+    pub raft_id: u64,
+    /// Whether it votes; else it learns.
+    pub voter: bool,
+    /// The highest index that the leader knows it to hold. Only the leader says this.
+    pub matched: Option<LogIndex>,
+}
+
+impl Call for LogInfo {
+    const KIND: Kind = Kind::LogInfo;
+    type Item = ();
+    type Reply = LogInfoReply;
+}
+
+/// Drops all entries below an index, on every log node, in whole segments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogDiscard {
+    /// The epoch of `before`.
+    pub epoch: Epoch,
+    /// The lowest index to keep.
+    pub before: LogIndex,
+}
+
+impl Call for LogDiscard {
+    const KIND: Kind = Kind::LogDiscard;
+    type Item = ();
+    /// Where the discard itself lies in the log.
+    type Reply = Version;
+}

@@ -1,0 +1,82 @@
+//! Every call that one peer may make of another.
+//!
+//! A call is a request, zero or more further items from the caller, zero or more replies, and an
+//! end. [`Call`] ties the types together; [`Kind`] is its number on the wire; [`allow`] says which
+//! role may make it. Nothing here knows how bytes travel.
+
+pub mod allow;
+pub mod api;
+pub mod hello;
+pub mod log;
+pub mod raft;
+pub mod view;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+/// The number of a call on the wire. A promise: numbers are only ever added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u16)]
+#[allow(missing_docs, reason = "each is documented at the request type of the same name")]
+pub enum Kind {
+    Hello = 1,
+    LogAppend = 16,
+    LogRead = 17,
+    LogTail = 18,
+    LogInfo = 19,
+    LogDiscard = 20,
+    RaftPipe = 32,
+    RaftVote = 33,
+    RaftSnapshot = 34,
+    RaftTransfer = 35,
+    RaftHeartbeat = 36,
+    ViewStatus = 48,
+    ViewLookup = 49,
+    ViewTerms = 50,
+    ViewVerdict = 51,
+    ViewCount = 52,
+    ApiQuery = 64,
+    ApiUpdate = 65,
+    ApiTransact = 66,
+    ApiStatus = 67,
+}
+
+impl Kind {
+    /// Every kind there is.
+    pub const ALL: [Kind; 20] = [
+        Kind::Hello,
+        Kind::LogAppend,
+        Kind::LogRead,
+        Kind::LogTail,
+        Kind::LogInfo,
+        Kind::LogDiscard,
+        Kind::RaftPipe,
+        Kind::RaftVote,
+        Kind::RaftSnapshot,
+        Kind::RaftTransfer,
+        Kind::RaftHeartbeat,
+        Kind::ViewStatus,
+        Kind::ViewLookup,
+        Kind::ViewTerms,
+        Kind::ViewVerdict,
+        Kind::ViewCount,
+        Kind::ApiQuery,
+        Kind::ApiUpdate,
+        Kind::ApiTransact,
+        Kind::ApiStatus,
+    ];
+
+    /// The kind with this number, if there is one.
+    pub fn from_number(number: u16) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|k| *k as u16 == number)
+    }
+}
+
+/// A request, and what belongs to it.
+pub trait Call: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// Its number.
+    const KIND: Kind;
+    /// What the caller sends after the request. `()` where nothing follows.
+    type Item: Serialize + DeserializeOwned + Send + 'static;
+    /// What comes back, any number of times.
+    type Reply: Serialize + DeserializeOwned + Send + 'static;
+}

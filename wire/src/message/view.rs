@@ -1,0 +1,164 @@
+//! Calls that views answer: look-ups by batches of keys, at an exact version.
+
+use super::{Call, Kind};
+use crate::command::Verdict;
+use crate::fact::{Fact, Pattern};
+use crate::ids::{Epoch, LogIndex, Version};
+use crate::space::{Range, Space};
+use crate::term::{Term, TermId};
+use serde::{Deserialize, Serialize};
+
+/// Keys in one look-up: bounds what a view must hold for one call.
+pub const KEYS_MAX: usize = 4096;
+
+/// One range of one space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Served {
+    /// The space.
+    pub space: Space,
+    /// The range of it.
+    pub range: Range,
+}
+
+/// Asks a view how it is; with `watch`, tells again whenever that changes (at most every 10 ms, at
+/// least every second).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewStatus {
+    /// Go on telling.
+    pub watch: bool,
+}
+
+/// What a view is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ViewState {
+    /// Not caught up yet.
+    Booting,
+    /// Answers.
+    Serving,
+    /// Answers, and is about to stop: ask another.
+    Draining,
+}
+
+/// How a view is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewStatusReply {
+    /// None until the first entry was applied.
+    pub epoch: Option<Epoch>,
+    /// What it holds.
+    pub serves: Vec<Served>,
+    /// What it is doing.
+    pub state: ViewState,
+    /// The oldest index that it can still read.
+    pub oldest: LogIndex,
+    /// The newest index that it can read. Entries are applied in order, so this is all of them.
+    pub applied: LogIndex,
+    /// The newest index that its disk holds.
+    pub durable: LogIndex,
+    /// The index of its newest verdict checkpoint.
+    pub checkpoint: LogIndex,
+    /// The newest index that its log node said is committed.
+    pub committed: LogIndex,
+    /// Live facts of the subject space, if it holds a range of it.
+    pub facts: u64,
+    /// W: how many indexes back verdicts are known.
+    pub window: u64,
+    /// Calls being answered now.
+    pub calls: u32,
+}
+
+impl Call for ViewStatus {
+    const KIND: Kind = Kind::ViewStatus;
+    type Item = ();
+    type Reply = ViewStatusReply;
+}
+
+/// Asks for all facts that match any of a batch of patterns, at one version. The view waits until
+/// it has applied that version. A pattern may match facts at points that the view does not hold:
+/// it answers for the points of `range` only, all of which it must hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewLookup {
+    /// The version to read.
+    pub at: Version,
+    /// Which of the view's orders to use: `Subject` or `Object`.
+    pub space: Space,
+    /// Only facts at these points of `space`.
+    pub range: Range,
+    /// At most [`KEYS_MAX`].
+    pub patterns: Vec<Pattern>,
+}
+
+/// Facts found. A call's chunks together hold each match once per pattern, in no promised order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookupChunk {
+    /// The number of the pattern in the request, and a fact that matches it.
+    pub facts: Vec<(u32, Fact)>,
+}
+
+impl Call for ViewLookup {
+    const KIND: Kind = Kind::ViewLookup;
+    type Item = ();
+    type Reply = LookupChunk;
+}
+
+/// Asks for the texts of terms. Ids whose value is in the id itself need not be asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewTerms {
+    /// The view waits until it has applied this version.
+    pub at: Version,
+    /// At most [`KEYS_MAX`].
+    pub ids: Vec<TermId>,
+}
+
+/// Texts found; an id that the view does not know is left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TermsChunk {
+    /// The number of the id in the request, and its term.
+    pub terms: Vec<(u32, Term)>,
+}
+
+impl Call for ViewTerms {
+    const KIND: Kind = Kind::ViewTerms;
+    type Item = ();
+    type Reply = TermsChunk;
+}
+
+/// Asks what became of the entry at an index. The view waits until it has applied it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewVerdict {
+    /// The version whose newest entry is meant.
+    pub at: Version,
+}
+
+impl Call for ViewVerdict {
+    const KIND: Kind = Kind::ViewVerdict;
+    type Item = ();
+    type Reply = Verdict;
+}
+
+/// Asks how many facts match each pattern, from counters where there are any.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewCount {
+    /// Counts may be of any version at or after this one.
+    pub at: Version,
+    /// As in [`ViewLookup`].
+    pub space: Space,
+    /// As in [`ViewLookup`].
+    pub range: Range,
+    /// As in [`ViewLookup`].
+    pub patterns: Vec<Pattern>,
+    /// Stop counting a pattern here.
+    pub limit: u64,
+}
+
+/// A count for each pattern, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// At most the asked limit.
+    pub counts: Vec<u64>,
+}
+
+impl Call for ViewCount {
+    const KIND: Kind = Kind::ViewCount;
+    type Item = ();
+    type Reply = Counts;
+}

@@ -1,0 +1,1 @@
+//! topology.toml: the cluster, its datacenters and nodes.
