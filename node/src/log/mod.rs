@@ -1,1 +1,5 @@
 //! log
+
+pub mod disk;
+pub mod runtime;
+pub mod types;

@@ -1,0 +1,3 @@
+//! What openraft takes from its runtime.
+
+pub use openraft_rt_tokio::TokioRuntime as Runtime;

@@ -1,0 +1,85 @@
+//! The types that openraft is made with, and what an entry of ours holds.
+
+use super::runtime::Runtime;
+use beam_wire::ids::{Epoch, Name, Origin};
+use bytes::Bytes;
+use openraft::alias;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+pub use beam_wire::message::log::Entry as EntryContent;
+
+openraft::declare_raft_types!(
+    /// Everything that openraft lets us choose.
+    pub LogTypes:
+        D = LogCommand,
+        R = (),
+        NodeId = u64,
+        Node = LogNode,
+        AsyncRuntime = Runtime,
+);
+
+pub type LogId = alias::LogIdOf<LogTypes>;
+pub type Vote = alias::VoteOf<LogTypes>;
+pub type Entry = alias::EntryOf<LogTypes>;
+pub type StoredMembership = alias::StoredMembershipOf<LogTypes>;
+pub type Membership = openraft::Membership<u64, LogNode>;
+pub type SnapshotMeta = alias::SnapshotMetaOf<LogTypes>;
+pub type Snapshot = alias::SnapshotOf<LogTypes, SnapshotData>;
+pub type IoFlushed = openraft::storage::IOFlushed<LogTypes>;
+/// Wakes its waiters in the order in which they came.
+pub type Watch<T> = alias::WatchReceiverOf<LogTypes, T>;
+pub type WatchSender<T> = alias::WatchSenderOf<LogTypes, T>;
+
+/// What the log can be told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogCommand {
+    /// A proposal. The log never looks into `body`.
+    Data { origin: Origin, body: Bytes },
+    /// Every log node drops the entries below `before`, in whole segments.
+    Discard { before: u64 },
+}
+
+impl fmt::Display for LogCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Data { origin, body } => {
+                write!(f, "{} bytes from {}/{:x}/{}", body.len(), origin.node, origin.boot, origin.sequence)
+            }
+            Self::Discard { before } => write!(f, "discard before {before}"),
+        }
+    }
+}
+
+/// What Raft's membership says about a log node, beside its id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogNode {
+    pub node: Name,
+    pub datacenter: Name,
+}
+
+impl fmt::Display for LogNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {}", self.node, self.datacenter)
+    }
+}
+
+/// All that a Raft snapshot of ours carries beside its own description (which names the discard
+/// point and the membership there): entries are never copied by snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotData {
+    /// None before the cluster was born.
+    pub epoch: Option<Epoch>,
+}
+
+/// What a reader is given for an entry: Raft's own entries and the log's own commands are skips.
+pub fn content(entry: &Entry) -> EntryContent {
+    match &entry.payload {
+        openraft::EntryPayload::Normal(LogCommand::Data { origin, body }) => {
+            EntryContent::Data { origin: origin.clone(), body: body.clone() }
+        }
+        openraft::EntryPayload::Normal(LogCommand::Discard { .. })
+        | openraft::EntryPayload::Blank
+        | openraft::EntryPayload::Membership(_) => EntryContent::Skip,
+    }
+}
