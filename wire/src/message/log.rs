@@ -102,6 +102,8 @@ pub struct LogTail {
     /// At least everything that was acknowledged before the call began (asks a majority), or what
     /// this node knows to be committed.
     pub linearizable: bool,
+    /// Set by a log node that forwards: the receiver must lead, and does not forward again.
+    pub forwarded: bool,
 }
 
 impl Call for LogTail {
@@ -168,6 +170,8 @@ pub struct LogDiscard {
     pub epoch: Epoch,
     /// The lowest index to keep.
     pub before: LogIndex,
+    /// Set by a log node that forwards: the receiver must lead, and does not forward again.
+    pub forwarded: bool,
 }
 
 impl Call for LogDiscard {
