@@ -1,1 +1,4 @@
 //! api
+pub mod choose;
+pub mod cover;
+pub mod hedge;

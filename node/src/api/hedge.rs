@@ -1,0 +1,360 @@
+//! Whether to ask another view now, to wait, or to give up: decided here, without I/O and without a clock.
+//!
+//! One [`Hedge`] follows one batch. It asks somebody; when that is late, and the [`Budget`] allows it, it asks somebody
+//! else as well, and the first answer counts. When somebody fails, others are asked at once. When nobody is left, all are forgiven after
+//! a pause, a few times. Times are given as durations since any common beginning.
+
+use beam_wire::Name;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Requests to send together, which cover the batch: one, unless no single view holds all of its points.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way<P> {
+    /// What to send.
+    pub parts: Vec<P>,
+    /// The views that are asked, in the order of `parts`.
+    pub views: Vec<Name>,
+    /// The way is late when nothing was heard for so long.
+    pub late_after: Duration,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next<P> {
+    /// Send these requests. Their number is told with all that is heard of them.
+    Send {
+        /// The number of the way.
+        way: usize,
+        /// What to send.
+        parts: Vec<P>,
+        /// Another way is on, and late.
+        hedge: bool,
+    },
+    /// Nothing, until then.
+    WaitUntil(Duration),
+    /// Stop.
+    GiveUp(GiveUp),
+}
+
+/// Why to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GiveUp {
+    /// There is no time left.
+    Deadline,
+    /// All who could answer have failed, repeatedly; or there is nobody.
+    NobodyLeft,
+}
+
+/// The decisions of one batch.
+#[derive(Debug)]
+pub struct Hedge {
+    deadline: Duration,
+    ways: Vec<State>,
+    failed: BTreeSet<Name>,
+    rounds: u32,
+    pause: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct State {
+    views: Vec<Name>,
+    running: bool,
+    late_after: Duration,
+    late_at: Duration,
+}
+
+/// How often all who failed are forgiven: with the pauses below, for about three seconds, which a view that starts anew
+/// after a crash needs.
+const ROUNDS_MAX: u32 = 6;
+
+/// The first pause; each following one is twice as long.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+
+/// Chunks of one answer may lie further apart than its beginning and the request: a scan finds nothing for a while.
+const SILENCE_MIN: Duration = Duration::from_millis(250);
+
+impl Hedge {
+    /// Nothing is asked yet.
+    pub fn new(deadline: Duration) -> Hedge {
+        Hedge { deadline, ways: Vec::new(), failed: BTreeSet::new(), rounds: 0, pause: None }
+    }
+
+    /// Do not ask this view: it failed already, or is asked for the same by another way.
+    pub fn avoid(&mut self, view: Name) {
+        self.failed.insert(view);
+    }
+
+    /// What to do at `now`. `find` returns a way that asks none of the given views.
+    pub fn next<P>(
+        &mut self,
+        now: Duration,
+        budget: &mut Budget,
+        find: &mut dyn FnMut(&BTreeSet<Name>) -> Option<Way<P>>,
+    ) -> Next<P> {
+        if now >= self.deadline {
+            return Next::GiveUp(GiveUp::Deadline);
+        }
+        let running: Vec<usize> = (0..self.ways.len()).filter(|way| self.ways[*way].running).collect();
+        match running[..] {
+            [] => self.next_first(now, budget, find),
+            [only] => self.next_hedge(only, now, budget, find),
+            // Two ways are on: a third would only add to what makes them late.
+            _ => Next::WaitUntil(self.deadline),
+        }
+    }
+
+    fn next_first<P>(
+        &mut self,
+        now: Duration,
+        budget: &mut Budget,
+        find: &mut dyn FnMut(&BTreeSet<Name>) -> Option<Way<P>>,
+    ) -> Next<P> {
+        match self.pause {
+            Some(pause) if now < pause => return Next::WaitUntil(pause.min(self.deadline)),
+            Some(_) => {
+                self.failed.clear();
+                self.pause = None;
+            }
+            None => {}
+        }
+        if let Some(way) = find(&self.failed) {
+            budget.earn(way.parts.len());
+            return self.send(way, now, false);
+        }
+        if self.rounds == ROUNDS_MAX {
+            return Next::GiveUp(GiveUp::NobodyLeft);
+        }
+        let pause = now + PAUSE_FIRST * (1 << self.rounds);
+        self.rounds += 1;
+        self.pause = Some(pause);
+        Next::WaitUntil(pause.min(self.deadline))
+    }
+
+    fn next_hedge<P>(
+        &mut self,
+        only: usize,
+        now: Duration,
+        budget: &mut Budget,
+        find: &mut dyn FnMut(&BTreeSet<Name>) -> Option<Way<P>>,
+    ) -> Next<P> {
+        if now < self.ways[only].late_at {
+            return Next::WaitUntil(self.ways[only].late_at.min(self.deadline));
+        }
+        let busy: BTreeSet<Name> = self.failed.iter().chain(&self.ways[only].views).cloned().collect();
+        if let Some(way) = find(&busy)
+            && budget.spend(way.parts.len())
+        {
+            return self.send(way, now, true);
+        }
+        // Nobody else, or no budget. Either may change.
+        let again = now + self.ways[only].late_after.max(SILENCE_MIN);
+        self.ways[only].late_at = again;
+        Next::WaitUntil(again.min(self.deadline))
+    }
+
+    fn send<P>(&mut self, way: Way<P>, now: Duration, hedge: bool) -> Next<P> {
+        let Way { parts, views, late_after } = way;
+        self.ways.push(State { views, running: true, late_after, late_at: now + late_after });
+        Next::Send { way: self.ways.len() - 1, parts, hedge }
+    }
+
+    /// A part of an answer came, but not its end.
+    pub fn heard(&mut self, way: usize, now: Duration) {
+        let way = &mut self.ways[way];
+        way.late_at = now + way.late_after.max(SILENCE_MIN);
+    }
+
+    /// The way failed, because of this view.
+    pub fn failed(&mut self, way: usize, view: &Name) {
+        self.ways[way].running = false;
+        self.failed.insert(view.clone());
+    }
+
+    /// The ways that are on.
+    pub fn running(&self) -> impl Iterator<Item = usize> {
+        (0..self.ways.len()).filter(|way| self.ways[*way].running)
+    }
+}
+
+/// Limits hedges to a twentieth of all requests, with a small burst: when everything is slow, asking
+/// twice makes it slower.
+#[derive(Debug)]
+pub struct Budget {
+    /// In twentieths of a request.
+    saved: u64,
+}
+
+/// A hedge costs what so many requests earn: 5 % extra.
+const REQUESTS_PER_HEDGE: u64 = 20;
+
+/// Hedges that may be sent at once after a quiet time: a view that stops answers in the middle of a query
+/// that asks few views should be hedged even if little was asked before.
+const BURST: u64 = 10;
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget { saved: BURST * REQUESTS_PER_HEDGE }
+    }
+}
+
+impl Budget {
+    /// So many first requests were sent.
+    pub fn earn(&mut self, requests: usize) {
+        self.saved = (self.saved + requests as u64).min(BURST * REQUESTS_PER_HEDGE);
+    }
+
+    /// Takes what so many extra requests cost, if there is enough.
+    pub fn spend(&mut self, requests: usize) -> bool {
+        let left = self.saved.checked_sub(requests as u64 * REQUESTS_PER_HEDGE);
+        self.saved = left.unwrap_or(self.saved);
+        left.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write;
+    use std::path::Path;
+
+    /// Runs every story in `hedge/`, and compares what was decided with what the story says.
+    ///
+    /// Above `---` stands what happens: `views near late=20 far late=100` in order of preference, `deadline MS`, `hedges N`
+    /// (what the budget allows), `ask` (once, at 0 ms), `advance MS`, `chunk VIEW`, `fail VIEW`, `answer VIEW`. Below it, what is done.
+    #[test]
+    fn stories() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api/hedge");
+        let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().path()).collect();
+        files.sort();
+        assert!(files.len() >= 8);
+        for file in files {
+            let story = std::fs::read_to_string(&file).unwrap();
+            let (events, expected) = story.split_once("---\n").unwrap();
+            assert_eq!(play(events), expected, "{} tells otherwise", file.display());
+        }
+    }
+
+    fn play(events: &str) -> String {
+        let mut stage = Stage {
+            views: Vec::new(),
+            hedge: Hedge::new(ms(10_000)),
+            budget: Budget::default(),
+            sent: Vec::new(),
+            now: ms(0),
+            wake: None,
+            over: false,
+            said: String::new(),
+        };
+        for line in events.lines().filter(|l| !l.starts_with('#') && !l.is_empty()) {
+            let words: Vec<&str> = line.split(' ').collect();
+            match words[..] {
+                ["views", ..] => {
+                    stage.views = words[1..].chunks(2).map(|v| (v[0].into(), v[1][5..].parse().unwrap())).collect()
+                }
+                ["deadline", at] => stage.hedge = Hedge::new(ms(at.parse().unwrap())),
+                ["hedges", count] => stage.budget.saved = count.parse::<u64>().unwrap() * REQUESTS_PER_HEDGE,
+                ["ask"] => stage.act(),
+                ["advance", by] => stage.advance(ms(by.parse().unwrap())),
+                ["chunk", view] => {
+                    let way = stage.way(view);
+                    stage.hedge.heard(way, stage.now);
+                    stage.say(format!("← {view}, more follows"));
+                    stage.act();
+                }
+                ["fail", view] => {
+                    let way = stage.way(view);
+                    stage.hedge.failed(way, &Name::new(view).unwrap());
+                    stage.say(format!("← {view} fails"));
+                    stage.act();
+                }
+                ["answer", view] => {
+                    let way = stage.way(view);
+                    stage.say(format!("← {view}"));
+                    let losers: Vec<usize> = stage.hedge.running().filter(|w| *w != way).collect();
+                    losers.into_iter().for_each(|w| stage.say(format!("{} reset", stage.sent[w])));
+                    stage.over = true;
+                }
+                _ => panic!("what does {line:?} mean?"),
+            }
+        }
+        stage.said
+    }
+
+    struct Stage {
+        views: Vec<(String, u64)>,
+        hedge: Hedge,
+        budget: Budget,
+        sent: Vec<String>,
+        now: Duration,
+        wake: Option<Duration>,
+        over: bool,
+        said: String,
+    }
+
+    impl Stage {
+        fn say(&mut self, what: String) {
+            writeln!(self.said, "{:<7} {what}", format!("{}ms", self.now.as_millis())).unwrap();
+        }
+
+        fn way(&self, view: &str) -> usize {
+            self.hedge.running().find(|way| self.sent[*way] == view).unwrap_or_else(|| panic!("{view} is not asked"))
+        }
+
+        fn advance(&mut self, by: Duration) {
+            let end = self.now + by;
+            while let Some(wake) = self.wake.filter(|w| *w <= end && !self.over) {
+                self.now = wake;
+                self.act();
+            }
+            self.now = end;
+        }
+
+        /// Does what the hedge says until it says to wait.
+        fn act(&mut self) {
+            self.wake = None;
+            while !self.over && self.wake.is_none() {
+                let views = &self.views;
+                let mut find = |avoid: &BTreeSet<Name>| {
+                    let (name, late) = views.iter().find(|(v, _)| !avoid.contains(&Name::new(v).unwrap()))?;
+                    let view = Name::new(name).unwrap();
+                    Some(Way { parts: vec![view.clone()], views: vec![view], late_after: ms(*late) })
+                };
+                match self.hedge.next(self.now, &mut self.budget, &mut find) {
+                    Next::Send { way, parts, hedge } => {
+                        assert_eq!(way, self.sent.len());
+                        self.sent.push(parts[0].as_str().into());
+                        self.say(format!("→ {}{}", parts[0], if hedge { ", a hedge" } else { "" }));
+                    }
+                    Next::WaitUntil(at) => {
+                        assert!(at > self.now, "a wait that is over would spin");
+                        self.wake = Some(at);
+                    }
+                    Next::GiveUp(why) => {
+                        self.over = true;
+                        self.say(format!("gives up: {why:?}"));
+                    }
+                }
+            }
+        }
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn the_budget_lets_one_in_twenty_through_and_a_small_burst() {
+        let mut budget = Budget::default();
+        let burst = (0..100).filter(|_| budget.spend(1)).count();
+        assert_eq!(burst as u64, BURST);
+        let mut hedges = 0;
+        for _ in 0..1000 {
+            budget.earn(1);
+            hedges += usize::from(budget.spend(1));
+        }
+        assert_eq!(hedges, 50);
+        budget.earn(20);
+        assert!(!budget.spend(2), "a hedge that takes two requests costs two");
+    }
+}
