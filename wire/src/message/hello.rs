@@ -29,7 +29,27 @@ pub struct Hello {
     pub boot: u64,
 }
 
-impl Call for Hello {
+/// What a connection is for. A pair of peers has at most one of each that either side dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Lane {
+    /// Calls that somebody waits for.
+    Calls,
+    /// The log's replication, which must not queue behind anything.
+    Raft,
+    /// Copies and backups, which limit their own rate.
+    Bulk,
+}
+
+/// The request of the first call: the dialler's [`Hello`], and what the connection is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeting {
+    /// What the connection is for.
+    pub lane: Lane,
+    /// Who dials.
+    pub hello: Hello,
+}
+
+impl Call for Greeting {
     const KIND: Kind = Kind::Hello;
     type Item = ();
     type Reply = Hello;
