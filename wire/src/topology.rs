@@ -1,1 +1,0 @@
-//! topology.toml: the cluster, its datacenters and nodes.
