@@ -4,4 +4,4 @@ mod error;
 mod source;
 
 pub use error::QueryError;
-pub use source::{BATCH_MAX, Source, too_many};
+pub use source::{BATCH_MAX, Found, Source};

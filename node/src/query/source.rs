@@ -1,6 +1,6 @@
 //! Where facts come from: the only door between a query and the rest of the world.
 
-use beam_wire::error::{CallError, Code};
+use beam_wire::error::CallError;
 use beam_wire::fact::{Fact, Pattern};
 use beam_wire::message::view::KEYS_MAX;
 use beam_wire::{Term, TermId};
@@ -12,19 +12,21 @@ pub const BATCH_MAX: usize = KEYS_MAX;
 /// Facts and texts of one version of the database.
 ///
 /// Every answer is of the same version, however many questions are asked. Neither call is asked for
-/// more than [`BATCH_MAX`] things at a time.
+/// more than [`BATCH_MAX`] things at a time. Several calls may be waited for at once.
 pub trait Source: Send + Sync {
-    /// Every fact that matches any of the patterns, each once, in any order.
-    ///
-    /// When there are more than `limit`, this is an error with [`Code::QueryTooLarge`], found before
-    /// many more than `limit` facts are held in memory ([`too_many`] makes it).
-    fn lookup(&self, patterns: Vec<Pattern>, limit: usize) -> BoxFuture<'_, Result<Vec<Fact>, CallError>>;
+    /// Facts that match any of the patterns, each once, in any order: all of them, or at least
+    /// `limit` of them and word that there are more. It holds not many more than `limit` in memory.
+    fn lookup(&self, patterns: Vec<Pattern>, limit: usize) -> BoxFuture<'_, Result<Found, CallError>>;
 
     /// The texts of terms, in any order. An id that nobody knows is left out.
     fn terms(&self, ids: Vec<TermId>) -> BoxFuture<'_, Result<Vec<(TermId, Term)>, CallError>>;
 }
 
-/// What [`Source::lookup`] says when more facts match than it was asked to hold.
-pub fn too_many(limit: usize) -> CallError {
-    CallError::never(Code::QueryTooLarge, format!("more than {limit} facts match"))
+/// What a look-up found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Facts that match, each once.
+    pub facts: Vec<Fact>,
+    /// Whether these are all. If not, there are at least as many as the limit.
+    pub complete: bool,
 }
