@@ -1,9 +1,22 @@
 //! What an entry says: the decoded body of an entry of the log.
+//!
+//! `body.rs` turns commands into bytes and back, and decides which bytes are commands; `access.rs`
+//! names the classes of facts that readers depend on; `builder.rs` makes a [`Transact`] in the one
+//! order that is accepted. Every view reads every entry ever written and must conclude the same from
+//! it: what decodes today decodes for ever, to the same command, and what is malformed stays so. A
+//! new rule needs a new [`FORMAT`].
+
+mod access;
+mod body;
+mod builder;
+
+pub use access::AccessPath;
+pub use body::CommandError;
+pub use builder::Builder;
 
 use crate::fact::Fact;
 use crate::ids::{Epoch, LogIndex, Name, TransactionId};
 use crate::term::{Term, TermId};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// The newest command format that this program reads and writes.
@@ -11,6 +24,13 @@ pub const FORMAT: u16 = 1;
 
 /// Reads of a transaction above this number coarsen.
 pub const READS_MAX: usize = 4096;
+
+/// Terms in one transaction. Two bytes are enough for a term, and fifty hold it in memory: without
+/// this bound a body could ask for many times its size.
+pub const TERMS_MAX: usize = 1 << 18;
+
+/// Facts that one transaction may delete, and as many that it may insert.
+pub const FACTS_MAX: usize = 1 << 18;
 
 /// One command; one entry holds one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,13 +68,18 @@ pub struct Transact {
     /// The version that its conditions were read at.
     pub read_index: LogIndex,
     /// Hashes of the access paths that its conditions used, empty results included; empty for a
-    /// blind write.
+    /// blind write. Strictly ascending, at most [`READS_MAX`].
+    #[serde(deserialize_with = "body::reads")]
     pub reads: Vec<u64>,
-    /// Each term once.
+    /// Each term once, and none that no fact uses; at most [`TERMS_MAX`].
+    #[serde(deserialize_with = "body::terms")]
     pub terms: Vec<Term>,
-    /// Facts to delete, as numbers into `terms`. Deletes come before inserts.
+    /// Facts to delete, as numbers into `terms`: strictly ascending, at most [`FACTS_MAX`]. Deletes
+    /// come before inserts.
+    #[serde(deserialize_with = "body::facts")]
     pub deletes: Vec<FactRef>,
-    /// Facts to insert.
+    /// Facts to insert: strictly ascending, at most [`FACTS_MAX`].
+    #[serde(deserialize_with = "body::facts")]
     pub inserts: Vec<FactRef>,
 }
 
@@ -112,39 +137,6 @@ pub enum Rejection {
     SecondGenesis,
 }
 
-/// Why a body is not a command of ours.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CommandError {
-    /// The bytes are no command.
-    #[error("malformed command: {0}")]
-    Malformed(String),
-    /// The command is of a format that this program does not know.
-    #[error("the command has format {found}, this program knows up to {known}")]
-    Format {
-        /// The command's format.
-        found: u16,
-        /// The newest format known here.
-        known: u16,
-    },
-}
-
-impl Command {
-    /// The body of an entry: format, compression mark, command.
-    pub fn encode(&self) -> Bytes {
-        todo!()
-    }
-
-    /// The format that a body needs, read without decoding the rest.
-    pub fn format_of(_body: &[u8]) -> Result<u16, CommandError> {
-        todo!()
-    }
-
-    /// Reads and checks a body: everything that can be wrong with a command by itself.
-    pub fn decode(_body: &[u8]) -> Result<Command, CommandError> {
-        todo!()
-    }
-}
-
 impl Transact {
     /// The ids of the term table, in order.
     pub fn term_ids(&self) -> Vec<TermId> {
@@ -161,33 +153,5 @@ impl FactRef {
             object: ids[self.object as usize],
             graph: self.graph.map_or(TermId::DEFAULT_GRAPH, |g| ids[g as usize]),
         }
-    }
-}
-
-/// A way in which facts are looked up, and so a class of facts that a reader depends on. Graphs do
-/// not refine the classes of subject, predicate and object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "the variants name the given terms")]
-pub enum AccessPath {
-    SubjectPredicateObject(TermId, TermId, TermId),
-    SubjectPredicate(TermId, TermId),
-    PredicateObject(TermId, TermId),
-    Subject(TermId),
-    Predicate(TermId),
-    Object(TermId),
-    Graph(TermId),
-    Everything,
-}
-
-impl AccessPath {
-    /// The hash that stands for the class: the same on every node.
-    pub fn hash(&self) -> u64 {
-        todo!()
-    }
-
-    /// The hashes of every class that a fact belongs to. `points` are those of its subject,
-    /// predicate, object and graph.
-    pub fn classes(_points: [crate::space::Point; 4]) -> [u64; 8] {
-        todo!()
     }
 }
