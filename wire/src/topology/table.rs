@@ -61,7 +61,7 @@ impl<'a> Faults<'a> {
     }
 
     pub(super) fn add(&self, span: &Range<usize>, message: impl Into<String>) {
-        let before = &self.text[..self.text.floor_char_boundary(span.start)];
+        let before = self.text.get(..span.start).unwrap_or(self.text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let line = 1 + before.matches('\n').count();
         let column = 1 + before[line_start..].chars().count();
