@@ -13,6 +13,8 @@ pub struct Candidate {
     pub home: bool,
     /// How many entries it must still apply before it can answer.
     pub behind: u64,
+    /// It is about to stop, or no longer keeps the version: ask it only when nobody else is left.
+    pub unwilling: bool,
     /// Our own requests that it has not answered yet.
     pub in_flight: u32,
     /// What half of its recent answers of this kind took at most.
@@ -50,6 +52,7 @@ const CHANCES: usize = 1 << 16;
 
 fn tier(candidate: &Candidate) -> u8 {
     match (candidate.home, candidate.behind) {
+        _ if candidate.unwilling => 5,
         (true, 0) => 0,
         (true, 1..=BEHIND_BEARABLE) => 1,
         (false, 0) => 2,
@@ -70,7 +73,7 @@ impl Candidate {
     /// A view of which there is nothing special to say.
     pub fn plain(view: Name) -> Candidate {
         let (typical, late_after) = (Duration::from_millis(1), Duration::from_millis(20));
-        Candidate { view, home: true, behind: 0, in_flight: 0, typical, late_after }
+        Candidate { view, home: true, behind: 0, unwilling: false, in_flight: 0, typical, late_after }
     }
 }
 
@@ -120,7 +123,8 @@ mod tests {
         let behind = candidate("behind", |c| c.behind = 10);
         let away = candidate("away", |c| c.home = false);
         let far_behind = candidate("far-behind", |c| c.behind = 1_000_000);
-        let order = [&ready, &behind, &away, &far_behind];
+        let leaving = candidate("leaving", |c| c.unwilling = true);
+        let order = [&ready, &behind, &away, &far_behind, &leaving];
         for first in 0..order.len() {
             let left: Vec<&Candidate> = order[first..].iter().rev().copied().collect();
             let chosen = choose(&left, &mut |n| n - 1);

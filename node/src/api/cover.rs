@@ -3,6 +3,7 @@
 
 use crate::api::choose::Candidate;
 use beam_wire::{Name, Point, Range};
+use std::time::Duration;
 
 /// A view, and one range that it offers.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Part {
     pub range: Range,
     /// The view has not applied the wanted version yet: it will wait.
     pub behind: bool,
+    /// The view is late when nothing was heard of it for so long.
+    pub late_after: Duration,
 }
 
 /// No offer holds these points.
@@ -63,8 +66,8 @@ pub fn cover(
             }
             open.next();
         }
-        let Candidate { view, behind, .. } = &chosen.candidate;
-        parts.push(Part { view: view.clone(), range: Range { first, last }, behind: *behind > 0 });
+        let Candidate { view, behind, late_after, .. } = chosen.candidate.clone();
+        parts.push(Part { view, range: Range { first, last }, behind: behind > 0, late_after });
     }
     Ok(parts)
 }

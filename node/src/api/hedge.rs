@@ -52,7 +52,7 @@ pub struct Hedge {
     deadline: Duration,
     ways: Vec<State>,
     failed: BTreeSet<Name>,
-    rounds: u32,
+    rounds_left: u32,
     pause: Option<Duration>,
 }
 
@@ -74,10 +74,17 @@ const PAUSE_FIRST: Duration = Duration::from_millis(50);
 /// Chunks of one answer may lie further apart than its beginning and the request: a scan finds nothing for a while.
 const SILENCE_MIN: Duration = Duration::from_millis(250);
 
+/// How long to wait for a view whose answers mostly came within `recent`, its recent 95th percentile. Below the floor, hedges
+/// answer the noise of a scheduler; above the ceiling, people have left.
+pub fn late_after(recent: Duration) -> Duration {
+    recent.clamp(Duration::from_millis(5), Duration::from_secs(2))
+}
+
 impl Hedge {
-    /// Nothing is asked yet.
-    pub fn new(deadline: Duration) -> Hedge {
-        Hedge { deadline, ways: Vec::new(), failed: BTreeSet::new(), rounds: 0, pause: None }
+    /// Nothing is asked yet. With `patience`, those who fail are forgiven after pauses.
+    pub fn new(deadline: Duration, patience: bool) -> Hedge {
+        let rounds_left = if patience { ROUNDS_MAX } else { 0 };
+        Hedge { deadline, ways: Vec::new(), failed: BTreeSet::new(), rounds_left, pause: None }
     }
 
     /// Do not ask this view: it failed already, or is asked for the same by another way.
@@ -122,11 +129,11 @@ impl Hedge {
             budget.earn(way.parts.len());
             return self.send(way, now, false);
         }
-        if self.rounds == ROUNDS_MAX {
+        if self.rounds_left == 0 {
             return Next::GiveUp(GiveUp::NobodyLeft);
         }
-        let pause = now + PAUSE_FIRST * (1 << self.rounds);
-        self.rounds += 1;
+        let pause = now + PAUSE_FIRST * (1 << (ROUNDS_MAX - self.rounds_left));
+        self.rounds_left -= 1;
         self.pause = Some(pause);
         Next::WaitUntil(pause.min(self.deadline))
     }
@@ -141,8 +148,7 @@ impl Hedge {
         if now < self.ways[only].late_at {
             return Next::WaitUntil(self.ways[only].late_at.min(self.deadline));
         }
-        let busy: BTreeSet<Name> = self.failed.iter().chain(&self.ways[only].views).cloned().collect();
-        if let Some(way) = find(&busy)
+        if let Some(way) = find(&self.unwanted())
             && budget.spend(way.parts.len())
         {
             return self.send(way, now, true);
@@ -165,10 +171,22 @@ impl Hedge {
         way.late_at = now + way.late_after.max(SILENCE_MIN);
     }
 
-    /// The way failed, because of this view.
-    pub fn failed(&mut self, way: usize, view: &Name) {
+    /// The way failed, because of this view if one is to blame.
+    pub fn failed(&mut self, way: usize, view: Option<&Name>) {
         self.ways[way].running = false;
-        self.failed.insert(view.clone());
+        match view {
+            Some(view) => {
+                self.failed.insert(view.clone());
+            }
+            // Else the same way would be found again, at once.
+            None => self.failed.extend(self.ways[way].views.iter().cloned()),
+        }
+    }
+
+    /// The views that failed or are being asked.
+    pub fn unwanted(&self) -> BTreeSet<Name> {
+        let asked = self.ways.iter().filter(|way| way.running).flat_map(|way| &way.views);
+        self.failed.iter().chain(asked).cloned().collect()
     }
 
     /// The ways that are on.
@@ -238,7 +256,7 @@ mod tests {
     fn play(events: &str) -> String {
         let mut stage = Stage {
             views: Vec::new(),
-            hedge: Hedge::new(ms(10_000)),
+            hedge: Hedge::new(ms(10_000), true),
             budget: Budget::default(),
             sent: Vec::new(),
             now: ms(0),
@@ -252,7 +270,7 @@ mod tests {
                 ["views", ..] => {
                     stage.views = words[1..].chunks(2).map(|v| (v[0].into(), v[1][5..].parse().unwrap())).collect()
                 }
-                ["deadline", at] => stage.hedge = Hedge::new(ms(at.parse().unwrap())),
+                ["deadline", at] => stage.hedge = Hedge::new(ms(at.parse().unwrap()), true),
                 ["hedges", count] => stage.budget.saved = count.parse::<u64>().unwrap() * REQUESTS_PER_HEDGE,
                 ["ask"] => stage.act(),
                 ["advance", by] => stage.advance(ms(by.parse().unwrap())),
@@ -264,7 +282,7 @@ mod tests {
                 }
                 ["fail", view] => {
                     let way = stage.way(view);
-                    stage.hedge.failed(way, &Name::new(view).unwrap());
+                    stage.hedge.failed(way, Some(&Name::new(view).unwrap()));
                     stage.say(format!("← {view} fails"));
                     stage.act();
                 }

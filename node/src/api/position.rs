@@ -1,0 +1,132 @@
+//! Which version a reader gets, and how far the views lag behind the log. Plain data in, plain data out.
+
+use crate::remote::view::View;
+use beam_wire::message::view::ViewState;
+use beam_wire::{Epoch, LogIndex, Point, Space, Version};
+use std::time::Duration;
+
+/// No view that answers holds this point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no view answers for {point} of the {space} space", point = format_args!("{:016x}", .point.0))]
+pub struct Uncovered {
+    /// The space.
+    pub space: Space,
+    /// The lowest such point.
+    pub point: Point,
+}
+
+/// The epoch of the cluster, as far as its views know: the newest.
+pub fn epoch<'a>(views: impl IntoIterator<Item = &'a View>) -> Option<Epoch> {
+    views.into_iter().filter_map(|v| v.status.epoch).max()
+}
+
+/// The newest version that the given views cover: at every point of every space one of them has applied it.
+pub fn covered<'a>(views: impl IntoIterator<Item = &'a View> + Clone) -> Result<Version, Uncovered> {
+    let nowhere = Uncovered { space: Space::Subject, point: Point(0) };
+    let epoch = epoch(views.clone()).ok_or(nowhere)?;
+    let answering = views.into_iter().filter(|v| v.status.epoch == Some(epoch) && v.status.state != ViewState::Booting);
+    let held: Vec<_> =
+        answering.flat_map(|v| v.status.serves.iter().map(|served| (served, v.status.applied))).collect();
+    let mut index = LogIndex(u64::MAX);
+    for space in Space::ALL {
+        let held: Vec<_> = held.iter().filter(|(served, _)| served.space == space).collect();
+        // What is held changes only where a range begins, or just after one ends.
+        let begins = held.iter().map(|(served, _)| served.range.first);
+        let after = held.iter().filter_map(|(served, _)| served.range.last.0.checked_add(1).map(Point));
+        let mut changes: Vec<Point> = begins.chain(after).chain([Point(0)]).collect();
+        changes.sort_unstable();
+        changes.dedup();
+        for point in changes {
+            let holding = held.iter().filter(|(served, _)| served.range.contains(point));
+            let newest = holding.map(|(_, applied)| *applied).max().ok_or(Uncovered { space, point })?;
+            index = index.min(newest);
+        }
+    }
+    Ok(Version { epoch, index })
+}
+
+/// What to do about writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pressure {
+    /// Take them.
+    None,
+    /// Take each after a pause.
+    Slow(Duration),
+    /// Refuse them: the views must catch up first.
+    Refuse,
+}
+
+/// The longest pause before a write that is still taken.
+const PAUSE_MAX_MS: u64 = 500;
+
+/// A load must not outrun the views forever: from W/8 entries of lag on, writes are slowed, from W/4 on refused.
+pub fn pressure(lag: u64, window: u64) -> Pressure {
+    let bearable = window / 8;
+    match lag {
+        _ if lag <= bearable => Pressure::None,
+        _ if lag <= 2 * bearable => {
+            Pressure::Slow(Duration::from_millis(1 + PAUSE_MAX_MS * (lag - bearable) / bearable.max(1)))
+        }
+        _ => Pressure::Refuse,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remote::view::tests::view;
+    use beam_wire::Range;
+
+    const ALL: &[(Space, Range)] =
+        &[(Space::Subject, Range::ALL), (Space::Object, Range::ALL), (Space::Term, Range::ALL)];
+
+    fn part(i: u32, n: u32) -> Vec<(Space, Range)> {
+        Space::ALL.map(|s| (s, Range::partition(i, n))).to_vec()
+    }
+
+    #[test]
+    fn the_slowest_place_has_its_quickest_view() {
+        let views = [
+            view("a", &part(0, 2), 90),
+            view("b", &part(0, 2), 100),
+            view("c", &part(1, 2), 95),
+            view("d", &part(1, 2), 80),
+        ];
+        assert_eq!(covered(&views).unwrap().index, LogIndex(95));
+        let third = view("e", &part(2, 3), 97);
+        let with_third: Vec<&View> = views.iter().chain([&third]).collect();
+        assert_eq!(covered(with_third).unwrap().index, LogIndex(95), "from 1/2 to 2/3 it is still c alone");
+    }
+
+    #[test]
+    fn a_hole_is_named() {
+        let views = [view("a", &part(0, 2), 90), view("b", &part(2, 3), 90)];
+        let hole = Uncovered { space: Space::Subject, point: Range::partition(1, 2).first };
+        assert_eq!(covered(&views), Err(hole));
+        assert!(hole.to_string().contains("8000000000000000 of the subject space"));
+        let without_terms = [view("a", &ALL[..2], 90)];
+        assert_eq!(covered(&without_terms), Err(Uncovered { space: Space::Term, point: Point(0) }));
+        assert!(covered(&[]).is_err());
+    }
+
+    #[test]
+    fn booting_views_and_older_epochs_do_not_count() {
+        let old = view("a", ALL, 500);
+        let mut new = view("b", ALL, 7);
+        new.set(|s| s.epoch = Some(Epoch(2)));
+        assert_eq!(covered([&old, &new]), Ok(Version { epoch: Epoch(2), index: LogIndex(7) }));
+        let mut booting = view("c", ALL, 9);
+        booting.set(|s| s.state = ViewState::Booting);
+        assert_eq!(covered([&old, &booting]).unwrap().index, LogIndex(500));
+    }
+
+    #[test]
+    fn writes_are_slowed_then_refused() {
+        assert_eq!(pressure(1000, 8000), Pressure::None);
+        assert_eq!(pressure(1001, 8000), Pressure::Slow(Duration::from_millis(1)));
+        assert_eq!(pressure(1500, 8000), Pressure::Slow(Duration::from_millis(251)));
+        assert_eq!(pressure(2000, 8000), Pressure::Slow(Duration::from_millis(501)));
+        assert_eq!(pressure(2001, 8000), Pressure::Refuse);
+        assert_eq!(pressure(5, 0), Pressure::Refuse);
+    }
+}
