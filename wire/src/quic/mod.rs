@@ -17,12 +17,14 @@
 //! - a connection ends when the certificate of its peer does.
 
 pub mod call;
+pub mod directory;
 pub mod endpoint;
 pub mod peer;
 pub mod peers;
 pub mod serve;
 
 pub use call::{CallOptions, Caller, ItemWriter, ReplyReader};
+pub use directory::{Directory, DirectoryOptions, NobodyKnown, NodeAddress};
 pub use endpoint::{Endpoint, EndpointError, EndpointOptions};
 pub use peer::{Peer, PeerInfo};
 pub use peers::{Peers, Target};
