@@ -1,7 +1,94 @@
-//! log
+//! The log: one sequence of entries, replicated by Raft over the log nodes of three or more datacenters.
+//!
+//! Every change to the database is an entry. Any log node takes appends and brings them to the leader
+//! ([`append`]), serves committed entries from its own disk ([`read`]), says where the log ends
+//! ([`info`]), and lets old entries go when told to. Raft itself is openraft ([`raft`]) with our store,
+//! our connections ([`network`]) and our clock, chance and tasks ([`runtime`]).
+//!
+//! What this room promises:
+//! - an index that was answered names an entry on the disks of a majority;
+//! - no reader sees an entry that is not committed, and every reader sees the same ones;
+//! - every proposal is answered within its deadline: with its index, or with the reason;
+//! - a message that was not meant for this node, or is not from whom it says, never reaches openraft;
+//! - a node that has lost its disk votes for nobody ([`birth`]).
+//!
+//! What it never does: it does not look into bodies, and does not know views or api nodes.
+//!
+//! What is missing: changes of membership, recovery from a lost majority, and the acknowledgement after
+//! one round trip. After an election openraft looks for where logs agree by halving from index 0, a round
+//! trip each time.
 
+pub mod append;
+pub mod birth;
 pub mod disk;
+pub mod info;
 pub mod machine;
+pub mod network;
+pub mod raft;
+pub mod read;
 pub mod runtime;
+pub mod serve;
 pub mod store;
 pub mod types;
+
+pub use raft::{LogError, LogOptions};
+
+use beam_wire::env::Env;
+use beam_wire::error::CallError;
+use beam_wire::message::Kind;
+use beam_wire::message::log::LogInfoReply;
+use beam_wire::quic::directory::Directory;
+use beam_wire::quic::{Incoming, Peers};
+use bytes::Bytes;
+use disk::Disk;
+use futures::future::BoxFuture;
+use std::sync::Arc;
+
+/// One log node. It lives as long as the tasks of its [`Env`].
+pub struct LogRole {
+    log: Arc<raft::Log>,
+}
+
+impl LogRole {
+    /// Opens the log and joins the others. `first_entry` is what a new log begins with.
+    pub async fn start(
+        env: &Env,
+        options: LogOptions,
+        peers: Peers,
+        directory: Directory,
+        disk: Arc<dyn Disk>,
+        first_entry: Bytes,
+    ) -> Result<Arc<Self>, LogError> {
+        let starting = raft::Log::start(env.clone(), options, peers, directory, disk, first_entry);
+        // openraft asks for its environment wherever it spawns.
+        Ok(Arc::new(Self { log: env.scope(starting).await? }))
+    }
+
+    /// Whether this role answers calls of a kind.
+    pub fn answers(kind: Kind) -> bool {
+        use Kind::*;
+        let raft = matches!(kind, RaftPipe | RaftVote | RaftSnapshot | RaftTransfer | RaftHeartbeat);
+        raft || matches!(kind, LogAppend | LogRead | LogTail | LogInfo | LogDiscard)
+    }
+
+    /// Answers a call.
+    pub fn serve(&self, call: Incoming) -> BoxFuture<'static, Result<(), CallError>> {
+        let log = self.log.clone();
+        Box::pin(async move { log.env.clone().scope(serve::serve(log, call)).await })
+    }
+
+    /// What this node knows of the log.
+    pub fn info(&self) -> LogInfoReply {
+        info::info(&self.log)
+    }
+
+    /// Waits for openraft to end, then for the disk. Calls under way fail.
+    pub async fn stop(&self) {
+        if let Err(e) = self.log.raft.shutdown().await {
+            tracing::warn!("Raft did not end well: {e}");
+        }
+        if let Err(e) = self.log.store.close().await {
+            tracing::warn!("the log did not close well: {e}");
+        }
+    }
+}

@@ -1,1 +1,414 @@
 //! Typed calls to log nodes.
+//!
+//! Any log node answers every call, so a call goes to those of the own datacenter first, and to the
+//! others when these fail. A stream of entries goes on at the next index wherever it was broken off:
+//! it never goes back, repeats or skips.
+
+use beam_wire::env::{Env, Task};
+use beam_wire::error::{CallError, Code};
+use beam_wire::identity::Role;
+use beam_wire::ids::{Epoch, LogIndex, Name, Version};
+use beam_wire::message::Call;
+use beam_wire::message::log::{
+    Appended, BODY_BYTES_MAX, Entries, LogAppend, LogDiscard, LogInfo, LogInfoReply, LogRead, LogTail, Proposal,
+    Proposals,
+};
+use beam_wire::quic::directory::{Directory, NodeAddress};
+use beam_wire::quic::{CallOptions, Caller, Lane, Peer, Peers, ReplyReader};
+use bytes::Bytes;
+use futures::future::join_all;
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+/// Between two rounds over all log nodes.
+const ROUND_PAUSE: Duration = Duration::from_millis(50);
+/// How long one log node may take to accept a connection before the next is asked.
+const DIAL_WITHIN: Duration = Duration::from_secs(2);
+/// How long a stream stays with a log node elsewhere before it tries its own datacenter again.
+const HOMESICK_AFTER: Duration = Duration::from_secs(30);
+/// Proposals that wait for their stream. Beyond it the caller waits.
+const APPENDS_WAITING_MAX: usize = 1024;
+/// What one frame of proposals holds at most, beside its last one.
+const FRAME_BYTES: usize = 100 << 10;
+
+/// The log, as views and api nodes see it. Cheap to clone.
+#[derive(Clone)]
+pub struct RemoteLog {
+    env: Env,
+    peers: Peers,
+    directory: Directory,
+    datacenter: Name,
+}
+
+impl RemoteLog {
+    /// `datacenter` is the caller's own: its log nodes are asked first.
+    pub fn new(env: &Env, peers: Peers, directory: Directory, datacenter: Name) -> Self {
+        Self { env: env.clone(), peers, directory, datacenter }
+    }
+
+    /// All log nodes that DNS names, those of the own datacenter first.
+    pub fn nodes(&self) -> Vec<NodeAddress> {
+        let mut nodes = self.directory.nodes_everywhere(Role::Log);
+        nodes.sort_by_key(|n| (n.datacenter != self.datacenter, n.datacenter.clone(), n.node.clone()));
+        nodes
+    }
+
+    /// The entries from `from` on; when `follow`, without end. Refused if the log is in another epoch.
+    pub fn read(&self, epoch: Option<Epoch>, from: LogIndex, follow: bool) -> Reader {
+        Reader { log: self.clone(), epoch, next: from, follow, ended: false, open: None, rank: 0, trouble: None }
+    }
+
+    /// Appends bodies in this order, and waits until all are in the log. At least once: when this
+    /// fails, some may be in it.
+    pub async fn append(&self, bodies: Vec<Bytes>, deadline: Instant) -> Result<Vec<Version>, CallError> {
+        let appender = self.appender();
+        join_all(bodies.into_iter().map(|body| appender.append(body, deadline))).await.into_iter().collect()
+    }
+
+    /// Appends over one long-lived stream, for those who append often.
+    pub fn appender(&self) -> Appender {
+        let (jobs, waiting) = mpsc::channel(APPENDS_WAITING_MAX);
+        let trouble = Arc::default();
+        let stream = Stream { log: self.clone(), waiting, sent: VecDeque::new(), trouble: Arc::clone(&trouble) };
+        let task = self.env.tasks().serve("remote.appender", stream.run());
+        Appender { env: self.env.clone(), jobs, trouble, _task: Arc::new(task) }
+    }
+
+    /// The newest version: with everything that was acknowledged before, or as one log node knows it.
+    pub async fn tail(&self, linearizable: bool, deadline: Instant) -> Result<Version, CallError> {
+        self.ask_any(&LogTail { linearizable, forwarded: false }, deadline).await
+    }
+
+    /// Lets all entries before an index go.
+    pub async fn discard(&self, epoch: Epoch, before: LogIndex, deadline: Instant) -> Result<Version, CallError> {
+        self.ask_any(&LogDiscard { epoch, before, forwarded: false }, deadline).await
+    }
+
+    /// What one log node says of itself.
+    pub async fn info(&self, node: &Name, deadline: Instant) -> Result<LogInfoReply, CallError> {
+        let Some(address) = self.directory.find(node) else {
+            return Err(CallError::never(Code::Unavailable, format!("DNS names no address of {node}")));
+        };
+        match self.env.timeout_at(deadline, self.ask(&address, &LogInfo, deadline)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(silent(&address)),
+        }
+    }
+
+    async fn peer(&self, node: &NodeAddress) -> Result<Peer, CallError> {
+        match self.env.timeout(DIAL_WITHIN, self.peers.peer(&node.target(), Lane::Calls)).await {
+            Ok(peer) => peer,
+            Err(_) => Err(silent(node)),
+        }
+    }
+
+    async fn ask<C: Call>(&self, node: &NodeAddress, call: &C, deadline: Instant) -> Result<C::Reply, CallError> {
+        self.peer(node).await?.ask(call, deadline).await
+    }
+
+    /// Asks one log node after the other, until one answers or time is out.
+    async fn ask_any<C: Call>(&self, call: &C, deadline: Instant) -> Result<C::Reply, CallError> {
+        let mut last = nobody();
+        loop {
+            let nodes = self.nodes();
+            let count = nodes.len() as u32;
+            for (asked, node) in (0..).zip(&nodes) {
+                // One that hangs leaves time for the others.
+                let now = self.env.now();
+                let share = deadline.saturating_duration_since(now) / (count - asked);
+                last = match self.env.timeout_at(now + share, self.ask(node, call, now + share)).await {
+                    Ok(Ok(answer)) => return Ok(answer),
+                    Ok(Err(e)) if !e.is_retryable() => return Err(e),
+                    Ok(Err(e)) => e,
+                    Err(_) => silent(node),
+                };
+            }
+            if self.env.now() + ROUND_PAUSE >= deadline {
+                return Err(last);
+            }
+            self.env.sleep(ROUND_PAUSE).await;
+        }
+    }
+}
+
+fn nobody() -> CallError {
+    CallError::later(Code::Unavailable, 500, "DNS names no log node")
+}
+
+fn silent(node: &NodeAddress) -> CallError {
+    CallError::elsewhere(Code::Unavailable, format!("the log node {} does not answer", node.node))
+}
+
+/// A stream of entries, from whichever log node has them.
+pub struct Reader {
+    log: RemoteLog,
+    epoch: Option<Epoch>,
+    next: LogIndex,
+    follow: bool,
+    ended: bool,
+    open: Option<Open>,
+    /// Which log node to ask next, in the order of [`RemoteLog::nodes`].
+    rank: usize,
+    trouble: Option<CallError>,
+}
+
+struct Open {
+    call: Caller<LogRead>,
+    node: NodeAddress,
+    /// When to look for a log node of the own datacenter again.
+    homesick_at: Option<Instant>,
+}
+
+impl Reader {
+    /// The next entries: they begin where the last ones ended. Frames without entries tell how far the
+    /// log is committed. None at the end, if this does not follow. What passes is waited for, for as
+    /// long as it takes; errors are those that would come again. Safe to cancel: nothing is lost.
+    pub async fn next(&mut self) -> Result<Option<Entries>, CallError> {
+        while !self.ended {
+            match self.next_frame().await {
+                Ok(Some(entries)) => {
+                    self.trouble = None;
+                    self.epoch = Some(entries.epoch);
+                    self.next = LogIndex(self.next.0 + entries.entries.len() as u64);
+                    return Ok(Some(entries));
+                }
+                Ok(None) => self.ended = true,
+                Err(e) if !e.is_retryable() => return Err(e),
+                Err(e) => self.fail_over(e).await,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The index that comes next.
+    pub fn position(&self) -> LogIndex {
+        self.next
+    }
+
+    /// Why nothing comes, when a log node has failed since entries came last.
+    pub fn trouble(&self) -> Option<&CallError> {
+        self.trouble.as_ref()
+    }
+
+    async fn next_frame(&mut self) -> Result<Option<Entries>, CallError> {
+        let (open, next) = loop {
+            let now = self.log.env.now();
+            if self.open.as_ref().is_some_and(|open| open.homesick_at.is_some_and(|at| at <= now)) {
+                self.open = None;
+                self.rank = 0;
+            }
+            if self.open.is_none() {
+                self.open = Some(self.open().await?);
+            }
+            let open = self.open.as_mut().expect("opened above");
+            match open.homesick_at {
+                None => break (&open.node, open.call.next().await?),
+                Some(at) => {
+                    if let Ok(next) = self.log.env.timeout_at(at, open.call.next()).await {
+                        break (&open.node, next?);
+                    }
+                }
+            }
+        };
+        let Some(entries) = next else {
+            let message = format!("{} ended a stream that was to follow", open.node);
+            return if self.follow { Err(CallError::elsewhere(Code::Disconnected, message)) } else { Ok(None) };
+        };
+        if entries.first != self.next {
+            let message = format!("{} sent entries from {}, not from {}", open.node, entries.first, self.next);
+            return Err(CallError::elsewhere(Code::Internal, message));
+        }
+        Ok(Some(entries))
+    }
+
+    async fn open(&self) -> Result<Open, CallError> {
+        let nodes = self.log.nodes();
+        if nodes.is_empty() {
+            return Err(nobody());
+        }
+        let node = nodes[self.rank % nodes.len()].clone();
+        let request = LogRead { epoch: self.epoch, from: self.next, follow: self.follow };
+        let call = self.log.peer(&node).await?.call(&request, CallOptions::default()).await?;
+        let away = node.datacenter != self.log.datacenter;
+        let homesick_at = away.then(|| self.log.env.now() + HOMESICK_AFTER);
+        Ok(Open { call, node, homesick_at })
+    }
+
+    async fn fail_over(&mut self, e: CallError) {
+        let asked = self.open.take().map(|open| open.node.node.to_string()).unwrap_or_default();
+        tracing::debug!("reading the log from {asked} at {}: {e}", self.next);
+        self.trouble = Some(e);
+        self.rank += 1;
+        if self.rank.is_multiple_of(self.log.nodes().len().max(1)) {
+            self.log.env.sleep(ROUND_PAUSE).await;
+        }
+    }
+}
+
+/// Appends over one stream at a time. Cheap to clone.
+#[derive(Clone)]
+pub struct Appender {
+    env: Env,
+    jobs: mpsc::Sender<Job>,
+    trouble: Trouble,
+    _task: Arc<Task>,
+}
+
+/// Why the last log node failed.
+type Trouble = Arc<Mutex<Option<CallError>>>;
+
+struct Job {
+    body: Bytes,
+    done: oneshot::Sender<Result<Version, CallError>>,
+}
+
+impl Appender {
+    /// Appends a body, and waits until it is in the log. At least once: when this fails or is
+    /// cancelled, the body may be in the log, now or later; and it may be there twice.
+    pub async fn append(&self, body: Bytes, deadline: Instant) -> Result<Version, CallError> {
+        if body.len() > BODY_BYTES_MAX {
+            let message = format!("a body of {} bytes is above the limit of {BODY_BYTES_MAX}", body.len());
+            return Err(CallError::never(Code::TooLarge, message));
+        }
+        let (done, answer) = oneshot::channel();
+        let asking = async {
+            self.jobs.send(Job { body, done }).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        };
+        match self.env.timeout_at(deadline, asking).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_else(|| {
+                CallError::later(Code::Deadline, 100, "the log did not take the entry in time; it may still do so")
+            })),
+        }
+    }
+}
+
+fn gone() -> CallError {
+    CallError::elsewhere(Code::Unavailable, "this node is stopping")
+}
+
+/// What an [`Appender`] leaves to its task.
+struct Stream {
+    log: RemoteLog,
+    waiting: mpsc::Receiver<Job>,
+    /// Sent and not answered; or to be sent again.
+    sent: VecDeque<Job>,
+    trouble: Trouble,
+}
+
+impl Stream {
+    async fn run(mut self) {
+        let mut rank = 0;
+        loop {
+            if self.sent.is_empty() {
+                let Some(job) = self.waiting.recv().await else { return };
+                self.sent.push_back(job);
+            }
+            let nodes = self.log.nodes();
+            let ended = match nodes.get(rank % nodes.len().max(1)) {
+                Some(node) => self.append_at(&node.clone()).await,
+                None => Err(nobody()),
+            };
+            let e = match ended {
+                // Nobody appends any more.
+                Ok(()) => return,
+                Err(e) => e,
+            };
+            tracing::debug!("the stream of appends ended: {e}");
+            if !e.is_retryable() {
+                for job in self.sent.drain(..) {
+                    // The receiver is gone if its caller is.
+                    let _ = job.done.send(Err(e.clone()));
+                }
+            }
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+            self.sent.retain(|job| !job.done.is_closed());
+            rank += 1;
+            if rank.is_multiple_of(nodes.len().max(1)) {
+                self.log.env.sleep(ROUND_PAUSE).await;
+                rank = 0;
+            }
+        }
+    }
+
+    /// Sends what waits to one log node, as it comes, until that fails.
+    async fn append_at(&mut self, node: &NodeAddress) -> Result<(), CallError> {
+        let open = LogAppend { epoch: None, forwarded: false };
+        let opening = async { self.log.peer(node).await?.call(&open, CallOptions::default()).await };
+        let (mut items, mut replies) = opening.await?.split();
+        let away = node.datacenter != self.log.datacenter;
+        let homesick_at = away.then(|| self.log.env.now() + HOMESICK_AFTER);
+        let mut unsent = self.sent.len();
+        loop {
+            if homesick_at.is_some_and(|at| at <= self.log.env.now()) && self.sent.is_empty() {
+                return Err(CallError::later(Code::Unavailable, 0, "trying the own datacenter again"));
+            }
+            if unsent > 0 {
+                let frame = frame(self.sent.iter().skip(self.sent.len() - unsent).map(|job| &job.body));
+                unsent -= frame.proposals.len();
+                let mut sending = pin!(items.send(&frame));
+                loop {
+                    tokio::select! { biased;
+                        done = &mut sending => break done?,
+                        answered = answer(&mut self.sent, &self.trouble, &mut replies) => answered?,
+                    }
+                }
+                continue;
+            }
+            tokio::select! { biased;
+                answered = answer(&mut self.sent, &self.trouble, &mut replies) => answered?,
+                job = self.waiting.recv() => {
+                    let Some(job) = job else { return Ok(()) };
+                    self.sent.push_back(job);
+                    unsent = 1;
+                    // All others that are here go with it.
+                    while self.sent.len() < APPENDS_WAITING_MAX
+                        && let Ok(job) = self.waiting.try_recv()
+                    {
+                        self.sent.push_back(job);
+                        unsent += 1;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A frame of the first bodies.
+fn frame<'a>(bodies: impl Iterator<Item = &'a Bytes>) -> Proposals {
+    let mut bytes = 0;
+    let mut proposals = Vec::new();
+    for body in bodies {
+        if bytes + body.len() > FRAME_BYTES && !proposals.is_empty() {
+            break;
+        }
+        bytes += body.len();
+        proposals.push(Proposal { origin: None, body: body.clone() });
+    }
+    Proposals { proposals }
+}
+
+/// Waits for the next indexes and passes them on. Safe to cancel.
+async fn answer(
+    sent: &mut VecDeque<Job>,
+    trouble: &Trouble,
+    replies: &mut ReplyReader<LogAppend>,
+) -> Result<(), CallError> {
+    let Some(Appended { epoch, indexes }) = replies.next().await? else {
+        return Err(CallError::elsewhere(Code::Disconnected, "a log node ended the stream of appends"));
+    };
+    *trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    for index in indexes {
+        let Some(job) = sent.pop_front() else {
+            return Err(CallError::elsewhere(Code::Internal, "a log node answers what it was not asked"));
+        };
+        // The receiver is gone if its caller is.
+        let _ = job.done.send(Ok(Version { epoch, index }));
+    }
+    Ok(())
+}

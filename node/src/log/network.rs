@@ -1,0 +1,409 @@
+//! openraft's network: what this node sends to the other log nodes, and what both ends check first.
+//!
+//! A message goes to a node *name*: [`Peers`] refuses a peer whose certificate names another node, and
+//! the receiver compares the [`Envelope`] with itself and with the sender's certificate. So a lie in DNS
+//! costs availability at most: nobody's acknowledgement counts as another's.
+//!
+//! Replication is pipelined: one ordered stream carries requests as openraft makes them, and the answers
+//! come back in their order. Nothing here answers in a peer's name.
+
+use super::store::LogStore;
+use super::types::{LogNode, LogTypes, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Vote};
+use beam_wire::codec;
+use beam_wire::env::{Env, Task};
+use beam_wire::error::{CallError, Code};
+use beam_wire::identity::Identity;
+use beam_wire::ids::Name;
+use beam_wire::message::Call;
+use beam_wire::message::raft::{Envelope, RaftBytes, RaftHeartbeat, RaftPipe, RaftSnapshot, RaftTransfer, RaftVote};
+use beam_wire::quic::directory::Directory;
+use beam_wire::quic::{CallOptions, Lane, Peer, PeerInfo, Peers};
+use futures::{Stream, StreamExt, stream};
+use openraft::OptionalSend;
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A connection on which nothing was answered for this long, while we asked, is closed and dialled
+/// anew: QUIC's own back-off may sleep for twice the time that a network was away.
+const SILENT_MAX: Duration = Duration::from_secs(2);
+
+/// Pauses between attempts to reach a peer that does not answer.
+const BACKOFF: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(200)];
+
+/// What a [`RaftVote`] carries.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum VoteBody {
+    Vote(VoteRequest<LogTypes>),
+    PreVote(VoteRequest<LogTypes>),
+}
+
+/// What opens a [`RaftHeartbeat`].
+#[derive(Debug, Serialize, Deserialize)]
+pub enum HeartbeatBody {
+    /// One request of openraft's, answered.
+    Ask(AppendEntriesRequest<LogTypes>),
+    /// Items follow, each of which says "I lead under this vote". None is answered.
+    Beats { vote: Vote },
+}
+
+/// What a [`RaftSnapshot`] carries.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SnapshotBody {
+    pub vote: Vote,
+    pub meta: SnapshotMeta,
+    pub data: SnapshotData,
+}
+
+/// What it takes to reach the other log nodes.
+#[derive(Clone)]
+pub struct Network {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    env: Env,
+    cluster: Name,
+    me: Name,
+    peers: Peers,
+    directory: Directory,
+    store: LogStore,
+    /// Since when a node has answered nothing.
+    silent_since: Mutex<BTreeMap<Name, Instant>>,
+}
+
+impl Network {
+    pub fn new(env: Env, cluster: Name, me: Name, peers: Peers, directory: Directory, store: LogStore) -> Self {
+        let silent_since = Mutex::default();
+        Self { shared: Arc::new(Shared { env, cluster, me, peers, directory, store, silent_since }) }
+    }
+
+    /// A connection to a log node by name.
+    pub async fn peer(&self, node: &Name, lane: Lane) -> Result<Peer, CallError> {
+        let Some(address) = self.shared.directory.find(node) else {
+            return Err(CallError::elsewhere(Code::Unavailable, format!("DNS names no address of the log node {node}")));
+        };
+        self.shared.peers.peer(&address.target(), lane).await
+    }
+
+    /// Whom a message is for, and from whom.
+    pub fn envelope(&self, to: &Name, to_raft_id: u64) -> Envelope {
+        Envelope {
+            cluster: self.shared.cluster.clone(),
+            epoch: self.shared.store.epoch(),
+            from: self.shared.me.clone(),
+            from_raft_id: self.shared.store.raft_id(),
+            to: to.clone(),
+            to_raft_id,
+        }
+    }
+
+    /// Refuses a message that is not for this node, or not from whom it says. A node that was not born
+    /// yet takes the epoch of the first that passes.
+    pub fn check(&self, envelope: &Envelope, from: &PeerInfo, membership: &StoredMembership) -> Result<(), Misdirected> {
+        let me = &self.shared;
+        check(envelope, &from.identity, &Receiver {
+            cluster: &me.cluster,
+            node: &me.me,
+            raft_id: me.store.raft_id(),
+            epoch: me.store.epoch(),
+            membership,
+        })
+    }
+
+    fn answered(&self, node: &Name) {
+        self.shared.silent_since.lock().unwrap_or_else(PoisonError::into_inner).remove(node);
+    }
+
+    /// Remembers that `peer` did not answer, and closes the connection once that has lasted.
+    fn unanswered(&self, node: &Name, peer: &Peer) {
+        let now = self.shared.env.now();
+        let mut silent = self.shared.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *silent.entry(node.clone()).or_insert(now);
+        if now.duration_since(since) > SILENT_MAX {
+            silent.remove(node);
+            peer.close("it answers nothing");
+        }
+    }
+}
+
+/// What a receiver of a Raft message knows of itself.
+struct Receiver<'a> {
+    cluster: &'a Name,
+    node: &'a Name,
+    raft_id: u64,
+    epoch: Option<beam_wire::ids::Epoch>,
+    membership: &'a StoredMembership,
+}
+
+/// Why a Raft message was refused before openraft saw it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Misdirected {
+    #[error("the sender is of cluster {theirs}, this is {mine}")]
+    Cluster { theirs: Name, mine: Name },
+    #[error("the message says that it is from {said}, the certificate says {certified}")]
+    Sender { said: Name, certified: String },
+    #[error("the Raft id {raft_id} is {member}'s, not {said}'s")]
+    SenderId { raft_id: u64, member: Name, said: Name },
+    #[error("the message is for {meant}, this is {me}")]
+    Target { meant: Name, me: Name },
+    #[error("the message is for the Raft id {meant}, which {node} no longer has: its disk was lost, it is {now} now")]
+    TargetId { node: Name, meant: u64, now: u64 },
+    #[error("the message is of epoch {theirs:?}, this node is in epoch {mine:?}")]
+    Epoch { theirs: Option<u64>, mine: Option<u64> },
+}
+
+impl From<Misdirected> for CallError {
+    fn from(e: Misdirected) -> Self {
+        let code = if matches!(e, Misdirected::Epoch { .. }) { Code::WrongEpoch } else { Code::Denied };
+        CallError::never(code, e.to_string())
+    }
+}
+
+fn check(envelope: &Envelope, certified: &Identity, me: &Receiver<'_>) -> Result<(), Misdirected> {
+    if envelope.cluster != *me.cluster {
+        return Err(Misdirected::Cluster { theirs: envelope.cluster.clone(), mine: me.cluster.clone() });
+    }
+    match certified {
+        Identity::Node { node, .. } if *node == envelope.from => {}
+        other => return Err(Misdirected::Sender { said: envelope.from.clone(), certified: other.to_string() }),
+    }
+    if envelope.to != *me.node {
+        return Err(Misdirected::Target { meant: envelope.to.clone(), me: me.node.clone() });
+    }
+    if envelope.to_raft_id != me.raft_id {
+        let (node, meant) = (me.node.clone(), envelope.to_raft_id);
+        return Err(Misdirected::TargetId { node, meant, now: me.raft_id });
+    }
+    // A sender that our membership does not know yet may be a member by now; the name is certified.
+    let member = me.membership.nodes().find(|(id, _)| **id == envelope.from_raft_id);
+    if let Some((raft_id, member)) = member
+        && member.node != envelope.from
+    {
+        let (member, said) = (member.node.clone(), envelope.from.clone());
+        return Err(Misdirected::SenderId { raft_id: *raft_id, member, said });
+    }
+    match (envelope.epoch, me.epoch) {
+        (Some(_), None) => Ok(()),
+        (Some(theirs), Some(mine)) if theirs == mine => Ok(()),
+        (theirs, mine) => Err(Misdirected::Epoch { theirs: theirs.map(|e| e.0), mine: mine.map(|e| e.0) }),
+    }
+}
+
+impl RaftNetworkFactory<LogTypes> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: u64, node: &LogNode) -> Client {
+        Client { network: self.clone(), raft_id: target, node: node.node.clone(), heartbeat: false }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &LogNode) -> Client {
+        Client { heartbeat: true, ..self.new_client(target, node).await }
+    }
+}
+
+/// What openraft holds to speak with one member.
+pub struct Client {
+    network: Network,
+    raft_id: u64,
+    node: Name,
+    heartbeat: bool,
+}
+
+type Appended = Result<StreamAppendResult<LogTypes>, RPCError<LogTypes>>;
+
+impl Client {
+    fn envelope(&self) -> Envelope {
+        self.network.envelope(&self.node, self.raft_id)
+    }
+
+    /// One question, one answer, within `within`.
+    async fn ask<C, R>(&self, within: Duration, call: impl FnOnce(Envelope) -> C) -> Result<R, CallError>
+    where
+        C: Call<Reply = RaftBytes>,
+        R: DeserializeOwned,
+    {
+        let env = &self.network.shared.env;
+        let deadline = env.now() + within;
+        let late = |_| CallError::elsewhere(Code::Deadline, format!("{} does not answer", self.node));
+        let peer = env.timeout_at(deadline, self.network.peer(&self.node, Lane::Raft)).await.map_err(late)??;
+        let asking = Asking { network: &self.network, node: &self.node, peer: &peer, answered: false };
+        let reply = env.timeout_at(deadline, peer.ask(&call(self.envelope()), deadline)).await.map_err(late)??;
+        asking.answered();
+        Ok(codec::decode(&reply.0)?)
+    }
+
+    async fn ask_heartbeat(&self, request: AppendEntriesRequest<LogTypes>, within: Duration) -> Appended {
+        let (prev, last) = (request.prev_log_id, request.entries.last().map(|e| e.log_id).or(request.prev_log_id));
+        let body = RaftBytes(codec::encode(&HeartbeatBody::Ask(request)).into());
+        let call = |envelope| RaftHeartbeat { envelope, body };
+        let response: AppendEntriesResponse<LogTypes> = self.ask(within, call).await.map_err(unreachable)?;
+        Ok(response.into_stream_result(prev, last))
+    }
+}
+
+/// A question that was not answered counts against the connection, even if openraft drops it.
+struct Asking<'a> {
+    network: &'a Network,
+    node: &'a Name,
+    peer: &'a Peer,
+    answered: bool,
+}
+
+impl Asking<'_> {
+    fn answered(mut self) {
+        self.answered = true;
+        self.network.answered(self.node);
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.network.unanswered(self.node, self.peer);
+        }
+    }
+}
+
+fn unreachable(e: CallError) -> RPCError<LogTypes> {
+    RPCError::Unreachable(Unreachable::new(&e))
+}
+
+impl RaftNetworkV2<LogTypes> for Client {
+    type SnapshotData = SnapshotData;
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        mut input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Appended>, RPCError<LogTypes>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<LogTypes>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            // openraft backs off inside `input`: failing before asking it for a request would spin.
+            let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
+            if self.heartbeat {
+                let answer = self.ask_heartbeat(first, option.hard_ttl()).await?;
+                return Ok(stream::iter([Ok(answer)]).boxed());
+            }
+            let answers = self.pipe(first, input).await.map_err(unreachable)?;
+            Ok(answers.boxed())
+        })
+    }
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<LogTypes>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<LogTypes>, RPCError<LogTypes>> {
+        let body = RaftBytes(codec::encode(&HeartbeatBody::Ask(request)).into());
+        let call = |envelope| RaftHeartbeat { envelope, body };
+        self.ask(option.hard_ttl(), call).await.map_err(unreachable)
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<LogTypes>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<LogTypes>, RPCError<LogTypes>> {
+        let body = RaftBytes(codec::encode(&VoteBody::Vote(request)).into());
+        self.ask(option.hard_ttl(), |envelope| RaftVote { envelope, body }).await.map_err(unreachable)
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<LogTypes>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<LogTypes>, RPCError<LogTypes>> {
+        let body = RaftBytes(codec::encode(&VoteBody::PreVote(request)).into());
+        self.ask(option.hard_ttl(), |envelope| RaftVote { envelope, body }).await.map_err(unreachable)
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<LogTypes>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<LogTypes>, RPCError<LogTypes>> {
+        let body = RaftBytes(codec::encode(&request).into());
+        self.ask(option.hard_ttl(), |envelope| RaftTransfer { envelope, body }).await.map_err(unreachable)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<LogTypes>, StreamingError<LogTypes>> {
+        let body = SnapshotBody { vote, meta: snapshot.meta, data: snapshot.snapshot };
+        let body = RaftBytes(codec::encode(&body).into());
+        tokio::select! { biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            answer = self.ask(option.hard_ttl(), |envelope| RaftSnapshot { envelope, body }) => {
+                answer.map_err(|e| StreamingError::Network(NetworkError::new(&e)))
+            }
+        }
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        let last = BACKOFF[BACKOFF.len() - 1];
+        Some(Backoff::new(BACKOFF.into_iter().chain(std::iter::repeat(last))))
+    }
+}
+
+impl Client {
+    /// Sends requests as they come; the answers are to them, in their order.
+    async fn pipe<S>(
+        &self,
+        first: AppendEntriesRequest<LogTypes>,
+        mut input: S,
+    ) -> Result<impl Stream<Item = Appended> + Send + use<S>, CallError>
+    where
+        S: Stream<Item = AppendEntriesRequest<LogTypes>> + OptionalSend + Unpin + 'static,
+    {
+        let peer = self.network.peer(&self.node, Lane::Raft).await?;
+        let open = RaftPipe { envelope: self.envelope(), body: RaftBytes(bytes::Bytes::new()) };
+        let (mut items, replies) = peer.call(&open, CallOptions::default()).await?.split();
+        let node = self.node.clone();
+        let writer = self.network.shared.env.tasks().serve("log.pipe", async move {
+            let sent: Result<(), CallError> = async {
+                items.send(&encode(&first)).await?;
+                while let Some(request) = input.next().await {
+                    items.send(&encode(&request)).await?;
+                }
+                items.finish().await
+            }
+            .await;
+            // The reader of the answers learns it too, and tells openraft.
+            if let Err(e) = sent {
+                tracing::debug!("the pipe to {node} ended: {e}");
+            }
+        });
+        Ok(stream::unfold(Some((replies, writer)), |open| async move {
+            let (mut replies, writer): (_, Task) = open?;
+            match replies.next().await {
+                Ok(None) => None,
+                Ok(Some(RaftBytes(bytes))) => match codec::decode(&bytes) {
+                    Ok(answer) => Some((Ok(answer), Some((replies, writer)))),
+                    Err(e) => Some((Err(unreachable(e.into())), None)),
+                },
+                Err(e) => Some((Err(unreachable(e)), None)),
+            }
+        }))
+    }
+}
+
+fn encode<M: Serialize>(message: &M) -> RaftBytes {
+    RaftBytes(codec::encode(message).into())
+}

@@ -1,0 +1,429 @@
+//! One log node: openraft with our store and network, and what keeps its leader well.
+
+use super::append::{self, Queue};
+use super::birth::{self, Birth};
+use super::disk::Disk;
+use super::machine::Machine;
+use super::network::{HeartbeatBody, Network};
+use super::store::{LogStore, StoreError, StoreOptions};
+use super::types::{LogId, LogNode, LogTypes, Vote, Watch};
+use super::runtime;
+use beam_wire::codec;
+use beam_wire::env::{Env, Task};
+use beam_wire::error::{CallError, Code};
+use beam_wire::ids::{Epoch, Name};
+use beam_wire::message::raft::{RaftBytes, RaftHeartbeat};
+use beam_wire::quic::directory::Directory;
+use beam_wire::quic::{CallOptions, Lane, Peers};
+use openraft::async_runtime::{WatchReceiver, WatchSender};
+use openraft::async_runtime::watch::Watch as _;
+use openraft::{Config, Instant as _, Raft, ServerState, SnapshotPolicy};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Who a log node is, and how it works. The times must be the same on all log nodes of a cluster.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// The cluster.
+    pub cluster: Name,
+    /// This node.
+    pub node: Name,
+    /// Its datacenter.
+    pub datacenter: Name,
+    /// The log nodes that the topology names, in its order: they are the first members.
+    pub members: Vec<LogNode>,
+    /// How often the leader asks every member whether it still leads. An answer that takes longer is
+    /// lost, so this must exceed the longest round trip between two log nodes (default: 150 ms, for
+    /// up to 130 ms).
+    pub heartbeat: Duration,
+    /// How often the leader says that it lives, without waiting for answers (default: 50 ms).
+    pub beat: Duration,
+    /// How long a member that has heard nothing waits at least before it asks to be elected, beyond
+    /// the lease (default: 300 ms).
+    pub election_min: Duration,
+    /// The same at most, and the lease: for how long those who heard the leader refuse another. It
+    /// must exceed `heartbeat` and a round trip together, or an idle leader refuses proposals
+    /// (default: 450 ms).
+    pub election_max: Duration,
+    /// Within this time every proposal is answered, if only with an error (default: 5 s).
+    pub append_timeout: Duration,
+    /// What may wait to be appended (default: 64 MiB; beyond it waiting only hides that we are
+    /// overloaded).
+    pub queue_bytes_max: usize,
+    /// The datacenter where the leader should be.
+    pub preferred: Option<Name>,
+    /// How long all must have been well before the leader hands over to the preferred datacenter
+    /// (default: 5 s).
+    pub calm: Duration,
+    /// How the log is kept.
+    pub store: StoreOptions,
+    /// Whether a restarted leader leads on without being elected. It loses acknowledged entries
+    /// (`tests/` shows it), and is here for that test alone.
+    pub leader_restore: bool,
+}
+
+impl LogOptions {
+    pub fn new(cluster: Name, node: Name, datacenter: Name, members: Vec<LogNode>) -> Self {
+        Self {
+            store: StoreOptions::new(cluster.clone()),
+            cluster,
+            node,
+            datacenter,
+            members,
+            heartbeat: Duration::from_millis(150),
+            beat: Duration::from_millis(50),
+            election_min: Duration::from_millis(300),
+            election_max: Duration::from_millis(450),
+            append_timeout: Duration::from_secs(5),
+            queue_bytes_max: 64 << 20,
+            preferred: None,
+            calm: Duration::from_secs(5),
+            leader_restore: false,
+        }
+    }
+
+    fn openraft(&self) -> Result<Config, LogError> {
+        let ms = |d: Duration| d.as_millis() as u64;
+        let config = Config {
+            cluster_name: self.cluster.to_string(),
+            heartbeat_interval: ms(self.heartbeat),
+            election_timeout_min: ms(self.election_min),
+            election_timeout_max: ms(self.election_max),
+            // A restarted leader that lost its unflushed tail would write another entry where an
+            // acknowledged one lies.
+            enable_leader_restore: Some(self.leader_restore),
+            // A node that comes back does not disturb a healthy leader.
+            enable_pre_vote: Some(true),
+            // A leader that has lost its majority falls silent from time to time, so that those who
+            // hear it and one another can elect (openraft, issue 2080).
+            quorum_loss_probe_interval: Some(ms(self.election_max) * 3),
+            // Only a discard lets entries go.
+            snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
+            replication_lag_threshold: u64::MAX,
+            // The frame's limit cuts a request before this does.
+            max_payload_entries: 1024,
+            api_batch_capacity: 4096,
+            api_batch_linger_ms: 0,
+            ..Config::default()
+        };
+        config.validate().map_err(|e| LogError::Options(e.to_string()))
+    }
+}
+
+/// Why a log node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error("the log's options contradict each other: {0}")]
+    Options(String),
+    #[error("the log does not open: {0}")]
+    Store(#[from] StoreError),
+    #[error("Raft does not start: {0}")]
+    Raft(String),
+    #[error("{node} is not among the log nodes of the topology ({members})")]
+    NotAMember { node: Name, members: String },
+}
+
+/// Who leads, as this node knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leads {
+    Me,
+    Other { id: u64, node: LogNode },
+    Nobody,
+}
+
+/// All that the calls of one log node share.
+pub struct Log {
+    pub env: Env,
+    pub options: LogOptions,
+    pub network: Network,
+    pub store: LogStore,
+    pub raft: Raft<LogTypes, Machine>,
+    pub birth: Birth,
+    pub queue: Queue,
+    pub heard: Heard,
+}
+
+/// When this node last heard a leader.
+pub struct Heard(runtime::Sender<Option<Instant>>);
+
+impl Heard {
+    pub fn new() -> Self {
+        Self(runtime::Watch::channel(None).0)
+    }
+
+    /// A leader spoke just now.
+    pub fn leader(&self, now: Instant) {
+        self.0.send_if_modified(|last| {
+            *last = Some(now);
+            true
+        });
+    }
+}
+
+impl Log {
+    pub async fn start(
+        env: Env,
+        options: LogOptions,
+        peers: Peers,
+        directory: Directory,
+        disk: Arc<dyn Disk>,
+        first_entry: bytes::Bytes,
+    ) -> Result<Arc<Log>, LogError> {
+        if !options.members.iter().any(|member| member.node == options.node) {
+            let members = names(options.members.iter().map(|m| &m.node));
+            return Err(LogError::NotAMember { node: options.node, members });
+        }
+        let config = Arc::new(options.openraft()?);
+        let store = LogStore::open(&env, disk, options.store.clone()).await?;
+        let birth = Birth::new();
+        let machine = Machine::new(store.clone(), birth.watches_applied());
+        let discarded = machine.discarded();
+        let network = Network::new(env.clone(), options.cluster.clone(), options.node.clone(), peers, directory, store.clone());
+        let raft = Raft::new(store.raft_id(), config, network.clone(), store.clone(), machine);
+        let raft = raft.await.map_err(|e| LogError::Raft(e.to_string()))?;
+        let queue = Queue::new(env.random_u64(), options.queue_bytes_max);
+        let heard = Heard::new();
+        let log = Log { env, options, network, store, raft, birth, queue, heard };
+        let log = Arc::new(log);
+        let tasks = log.env.tasks();
+        tasks.own("log.raft", watch_raft(log.clone())).detach();
+        tasks.own("log.birth", birth::run(log.clone(), first_entry)).detach();
+        tasks.own("log.append", append::run(log.clone())).detach();
+        tasks.own("log.discard", discard(log.clone(), discarded)).detach();
+        tasks.serve("log.beat", beat(log.clone())).detach();
+        tasks.serve("log.detect", detect(log.clone())).detach();
+        tasks.serve("log.place", place(log.clone())).detach();
+        for peer in log.options.members.iter().filter(|member| member.node != log.options.node) {
+            tasks.serve("log.connect", connect(log.clone(), peer.node.clone())).detach();
+        }
+        Ok(log)
+    }
+
+    /// Who leads, as far as this node knows.
+    pub fn leads(&self) -> Leads {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let Some(id) = metrics.current_leader else { return Leads::Nobody };
+        if id == metrics.id {
+            return if metrics.state == ServerState::Leader { Leads::Me } else { Leads::Nobody };
+        }
+        match metrics.membership_config.membership().get_node(&id) {
+            Some(node) => Leads::Other { id, node: node.clone() },
+            None => Leads::Nobody,
+        }
+    }
+
+    /// The epoch of the log.
+    pub fn epoch(&self) -> Result<Epoch, CallError> {
+        self.store.epoch().ok_or_else(|| {
+            let waits_for = self.birth.waits_for().unwrap_or_else(|| "its first leader".into());
+            append::AppendError::Unborn { waits_for }.into()
+        })
+    }
+
+    /// Refuses a caller that means another epoch.
+    pub fn check_epoch(&self, asked: Option<Epoch>) -> Result<(), CallError> {
+        match (asked, self.store.epoch()) {
+            (Some(asked), Some(mine)) if asked != mine => {
+                let message = format!("this log is in epoch {mine}, the call means epoch {asked}");
+                Err(CallError::never(Code::WrongEpoch, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The newest index that this node knows to be committed and holds.
+    pub fn committed(&self) -> Option<LogId> {
+        self.raft.watch_commit_progress().get()
+    }
+
+    /// The names of all voters, for messages.
+    pub fn voters(&self) -> String {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        names(membership.voter_ids().filter_map(|id| membership.get_node(&id)).map(|n| &n.node))
+    }
+}
+
+pub(super) fn names<'a>(nodes: impl Iterator<Item = &'a Name>) -> String {
+    nodes.map(Name::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// Ends when openraft does, which stops the node.
+async fn watch_raft(log: Arc<Log>) -> Result<(), String> {
+    let mut metrics = log.raft.metrics();
+    loop {
+        if let Err(e) = &metrics.borrow_and_update().running_state {
+            return Err(e.to_string());
+        }
+        metrics.changed().await.map_err(|_| "Raft is gone".to_string())?;
+    }
+}
+
+/// Keeps a connection to another log node, so that a vote need not wait for a handshake.
+async fn connect(log: Arc<Log>, node: Name) {
+    loop {
+        match log.network.peer(&node, Lane::Raft).await {
+            Ok(peer) => peer.closed().await,
+            Err(e) => tracing::debug!("no connection to the log node {node}: {e}"),
+        }
+        // With jitter: nodes that lost the same peer would otherwise all dial it at once.
+        let pause = 50 + log.env.random_below(50) as u64;
+        log.env.sleep(Duration::from_millis(pause)).await;
+    }
+}
+
+/// While this node leads, says so to every member on a stream of its own, one way: no answer is waited
+/// for, so the round trip does not matter to how soon silence is noticed. It stops when the majority is
+/// lost, as openraft's own heartbeats do.
+async fn beat(log: Arc<Log>) {
+    let mut changes = log.raft.server_metrics();
+    loop {
+        let (vote, members) = {
+            let metrics = changes.borrow_and_update();
+            let leads = metrics.state == ServerState::Leader && metrics.vote.is_committed();
+            (metrics.vote, if leads { members(&log, &metrics.membership_config) } else { BTreeMap::new() })
+        };
+        let _beats: Vec<Task> = members
+            .into_iter()
+            .map(|(id, node)| log.env.tasks().serve("log.beats", beats_to(log.clone(), vote, id, node)))
+            .collect();
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// All members but this node.
+fn members(log: &Log, membership: &super::types::StoredMembership) -> BTreeMap<u64, LogNode> {
+    let me = log.store.raft_id();
+    membership.nodes().filter(|(id, _)| **id != me).map(|(id, node)| (*id, node.clone())).collect()
+}
+
+async fn beats_to(log: Arc<Log>, vote: Vote, id: u64, node: LogNode) {
+    loop {
+        if let Err(e) = beats_on_one_stream(&log, vote, id, &node.node).await {
+            tracing::debug!("the beats to {node} stopped: {e}");
+        }
+        log.env.sleep(log.options.beat).await;
+    }
+}
+
+async fn beats_on_one_stream(log: &Log, vote: Vote, id: u64, node: &Name) -> Result<(), CallError> {
+    let peer = log.network.peer(node, Lane::Raft).await?;
+    let body = RaftBytes(codec::encode(&HeartbeatBody::Beats { vote }).into());
+    let envelope = log.network.envelope(node, id);
+    let mut call = peer.call(&RaftHeartbeat { envelope, body }, CallOptions::default()).await?;
+    loop {
+        let acked = log.raft.data_metrics().borrow_watched().last_quorum_acked;
+        if acked.is_some_and(|at| at.elapsed() < log.options.election_max) {
+            call.send(&RaftBytes(bytes::Bytes::new())).await?;
+        }
+        log.env.sleep(log.options.beat).await;
+    }
+}
+
+/// Asks to be elected as soon as the leader has been silent for as long as its lease: openraft alone
+/// would wait for another election timeout. Those who still hear the leader refuse, and nothing changes.
+async fn detect(log: Arc<Log>) {
+    let mut heard = log.heard.0.subscribe();
+    loop {
+        let last = *heard.borrow_and_update();
+        // Nobody was heard since the start: openraft's own timer decides.
+        let Some(last) = last else {
+            if heard.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        // With jitter: two that both ask at once split the vote.
+        let lease = log.options.election_max;
+        let jitter = Duration::from_micros(log.env.random_below(lease.as_micros() as usize / 2) as u64);
+        let silent = log.env.timeout_at(last + lease + log.options.beat + jitter, heard.changed()).await;
+        match silent {
+            Ok(Ok(())) => continue,
+            Ok(Err(_)) => return,
+            Err(_) => {}
+        }
+        if log.leads() == Leads::Me {
+            if heard.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        tracing::info!("the leader is silent: asking the others whether to replace it");
+        if log.raft.trigger().elect(true).await.is_err() {
+            return;
+        }
+        // If nobody was elected by then, openraft's own timer has long taken over.
+        if heard.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Hands leadership to the preferred datacenter when another leads, all is well, and a voter there
+/// holds the whole log.
+async fn place(log: Arc<Log>) {
+    let Some(preferred) = log.options.preferred.clone() else { return };
+    let mut well_since: Option<(u64, Instant)> = None;
+    loop {
+        log.env.sleep(log.options.heartbeat).await;
+        let target = (log.options.datacenter != preferred && log.leads() == Leads::Me).then(|| caught_up(&log, &preferred));
+        let Some(target) = target.flatten() else {
+            well_since = None;
+            continue;
+        };
+        let now = log.env.now();
+        match well_since {
+            Some((same, since)) if same == target => {
+                if now.duration_since(since) >= log.options.calm {
+                    tracing::info!("handing leadership over to the datacenter {preferred}");
+                    if log.raft.trigger().transfer_leader(target).await.is_err() {
+                        return;
+                    }
+                    well_since = None;
+                }
+            }
+            _ => well_since = Some((target, now)),
+        }
+    }
+}
+
+/// A voter of the datacenter that answers the leader and lacks a few entries at most.
+fn caught_up(log: &Log, datacenter: &Name) -> Option<u64> {
+    /// What a busy log has in flight.
+    const LAG_MAX: u64 = 4096;
+    let metrics = log.raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let membership = metrics.membership_config.membership();
+    let last = metrics.last_log_index?;
+    membership.voter_ids().find(|id| {
+        let there = membership.get_node(id).is_some_and(|n| n.datacenter == *datacenter);
+        let matched = metrics.replication.as_ref().and_then(|r| r.get(id)).and_then(|m| m.as_ref());
+        let answers = metrics.heartbeat.as_ref().and_then(|h| h.get(id)).and_then(|at| *at);
+        there
+            && matched.is_some_and(|m| m.index + LAG_MAX >= last)
+            && answers.is_some_and(|at| at.elapsed() < log.options.election_max * 2)
+    })
+}
+
+/// Lets entries go that a discard has named: a snapshot must stand there before openraft purges.
+async fn discard(log: Arc<Log>, mut discarded: Watch<Option<LogId>>) -> Result<(), String> {
+    let gone = |_| "the log's state machine is gone".to_string();
+    let stopped = |e: openraft::errors::Fatal<LogTypes>| e.to_string();
+    loop {
+        let upto = *discarded.borrow_and_update();
+        if let Some(upto) = upto.filter(|upto| log.store.state().purged < Some(*upto)) {
+            log.raft.trigger().snapshot().await.map_err(stopped)?;
+            let mut snapshots = log.raft.watch_snapshot_progress();
+            snapshots.wait_until_ge(&Some(upto)).await.map_err(|_| "Raft is gone".to_string())?;
+            log.raft.trigger().purge_log(upto.index).await.map_err(stopped)?;
+        }
+        discarded.changed().await.map_err(gone)?;
+    }
+}
