@@ -1,1 +1,37 @@
-//! view
+//! Views: what the log says, indexed, for one range of one or more spaces.
+//!
+//! A view reads the log in order and applies it to an index on its disk. It never decides anything
+//! that another view with the same log would decide otherwise: whether a transaction is committed
+//! follows from the log alone ([`verdict`]), so views never talk about it.
+//!
+//! `follow` reads the log and hands runs of entries to [`apply`], the one place that changes
+//! facts. Facts, progress and, now and then, a [`checkpoint`] of the verdicts become durable
+//! together in [`store`], under the keys that [`keys`] draws. [`lookup`] finds facts as they were at
+//! one exact version; `serve` hands what it finds to peers, and `status` says how the view is.
+//!
+//! What is promised:
+//! - a view that is killed resumes exactly where it was; after a power loss, from somewhere earlier,
+//!   never from between two batches;
+//! - a look-up sees one version, whole, or fails;
+//! - a bad entry is judged, a bad disk stops the view, and the two are never mistaken for one another.
+//!
+//! What it never does: read a clock while it applies, ask another view, write to the log, or answer
+//! for points that it does not hold.
+//!
+//! Missing: booting from other views (a view whose log was discarded beneath it cannot start),
+//! dropping versions out of the past, and a hash per range that proves two views equal.
+
+pub mod apply;
+pub mod checkpoint;
+pub mod keys;
+pub mod lookup;
+pub mod outcomes;
+pub mod recent;
+pub mod store;
+pub mod terms;
+pub mod verdict;
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

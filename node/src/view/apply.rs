@@ -1,0 +1,447 @@
+//! Applies a run of entries: the only place that changes facts.
+//!
+//! For each run: judge every entry in order; gather what the committed ones write and this view
+//! holds; sort it, per space, by fact; look up once per fact whether it is live; fold its changes
+//! in order, so that later entries of the run see earlier ones; and commit what is left, in one
+//! batch with the progress and, when one is due, a verdict checkpoint. An insert of a live fact or
+//! a delete of an absent one writes nothing.
+//!
+//! It reads no clock, asks nobody, and tells "the entry is bad", which every view concludes, from
+//! "this view cannot go on", which is an error. A killed view resumes exactly where its last
+//! batch ended.
+
+use super::checkpoint;
+use super::keys::Order;
+use super::outcomes::{Outcome, Outcomes};
+use super::recent::{Deleted, Recent};
+use super::store::{Batch, Progress, StorageError, Store};
+use super::terms::KnownTerms;
+use super::verdict::{Change, Judged, Slots, UnknownFormat, Verdicts};
+use beam_wire::command::Verdict;
+use beam_wire::message::log::Entry;
+use beam_wire::message::view::Served;
+use beam_wire::{Fact, LogIndex, Name, Range, Space, TermId, codec};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Entries that follow one another.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The index of the first.
+    pub first: LogIndex,
+    /// At least one.
+    pub entries: Vec<Entry>,
+}
+
+/// What a view applies, and how.
+#[derive(Clone, Debug)]
+pub struct ApplyOptions {
+    /// The cluster that the log must belong to.
+    pub cluster: Name,
+    /// What the view holds.
+    pub serves: Vec<Served>,
+    /// A verdict checkpoint is due after this many indexes.
+    pub checkpoint_indexes: u64,
+}
+
+/// Judging so many entries again, at a restart, takes seconds.
+pub const CHECKPOINT_INDEXES: u64 = 65_536;
+
+/// Why a view cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// Its disk failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The log has gone on without this program.
+    #[error(transparent)]
+    UnknownFormat(#[from] UnknownFormat),
+    /// It reads the wrong log.
+    #[error(
+        "the log at hand is that of cluster {found}, this node belongs to {ours}: check the topology and the DNS zone"
+    )]
+    OtherCluster {
+        /// The cluster that the log's genesis names.
+        found: Name,
+        /// The cluster of this node.
+        ours: Name,
+    },
+}
+
+/// Where a view stands after a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// What is readable now.
+    pub progress: Progress,
+    /// Entries that were judged. Less than what is applied while a restarted view catches up.
+    pub judged: LogIndex,
+    /// The newest verdict checkpoint.
+    pub checkpoint: LogIndex,
+}
+
+/// What look-ups may read while entries are applied.
+pub struct Shared {
+    outcomes: Mutex<Outcomes>,
+    slots: Mutex<Option<Slots>>,
+    recent: [Mutex<Recent>; 2],
+}
+
+/// The state of a view, and its disk.
+pub struct Applier {
+    options: ApplyOptions,
+    held: Held,
+    store: Store,
+    shared: Arc<Shared>,
+    verdicts: Verdicts,
+    progress: Progress,
+    checkpoint: LogIndex,
+    /// Bytes of bodies since the last checkpoint.
+    unsaved_bytes: u64,
+    known_terms: KnownTerms,
+    subject_writes: Vec<Write>,
+    object_writes: Vec<Write>,
+}
+
+/// One write of a fact.
+#[derive(Clone, Copy)]
+struct Write {
+    fact: Fact,
+    index: LogIndex,
+    insert: bool,
+}
+
+/// What a run leaves of one space.
+#[derive(Default)]
+struct Folded {
+    /// Facts that are live since then, or not any more.
+    live: Vec<(Fact, Option<LogIndex>)>,
+    past: Vec<Deleted>,
+    /// How many more facts are live, per predicate in the default graph (false) or a named one.
+    counts: BTreeMap<(TermId, bool), i64>,
+}
+
+impl Applier {
+    /// Takes up where the store was left.
+    pub fn open(store: Store, options: ApplyOptions) -> Result<Applier, StorageError> {
+        let progress = store.progress()?;
+        let (verdicts, outcomes) = checkpoint::load(&store)?;
+        let recent = [Recent::new(progress.applied), Recent::new(progress.applied)].map(Mutex::new);
+        let shared = Arc::new(Shared { outcomes: Mutex::new(outcomes), slots: Mutex::default(), recent });
+        let applier = Applier {
+            held: Held::new(&options.serves),
+            options,
+            store,
+            shared,
+            checkpoint: verdicts.judged(),
+            verdicts,
+            progress,
+            unsaved_bytes: 0,
+            known_terms: KnownTerms::new(),
+            subject_writes: Vec::new(),
+            object_writes: Vec::new(),
+        };
+        applier.share_slots();
+        Ok(applier)
+    }
+
+    /// What readers share with it.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// What verdicts are made from.
+    pub fn verdicts(&self) -> &Verdicts {
+        &self.verdicts
+    }
+
+    /// The first index that it needs.
+    pub fn next(&self) -> LogIndex {
+        self.verdicts.judged().next()
+    }
+
+    /// Where it stands.
+    pub fn applied(&self) -> Applied {
+        Applied { progress: self.progress.clone(), judged: self.verdicts.judged(), checkpoint: self.checkpoint }
+    }
+
+    /// Applies a run. `Ok` is what every view concludes; `Err` stops this one.
+    ///
+    /// # Panics
+    /// If the run does not begin at [`Applier::next`].
+    pub fn apply(&mut self, run: &Run) -> Result<Applied, ApplyError> {
+        let changes = self.judge(run)?;
+        let last = self.verdicts.judged();
+        let due = self.verdicts.judged().0 - self.checkpoint.0 >= self.options.checkpoint_indexes
+            || checkpoint::is_due(&self.verdicts, self.unsaved_bytes);
+        if last > self.progress.applied || due {
+            let store = self.store.clone();
+            let mut batch = store.batch();
+            self.write_terms(&mut batch, &changes)?;
+            self.write_facts(&mut batch, &changes)?;
+            if due {
+                let outcomes = self.shared.outcomes();
+                checkpoint::write(&mut batch, &mut self.verdicts, &outcomes, self.checkpoint);
+            }
+            if last > self.progress.applied {
+                self.progress.applied = last;
+                self.progress.rules = self.verdicts.rules().cloned();
+            }
+            batch.put_progress(&self.progress);
+            batch.commit()?;
+            if due {
+                self.checkpoint = last;
+                self.unsaved_bytes = 0;
+            }
+        }
+        self.share_slots();
+        Ok(self.applied())
+    }
+
+    /// Judges every entry. Returns what is to be applied; a restarted view has applied some already.
+    fn judge(&mut self, run: &Run) -> Result<Vec<(LogIndex, Box<Change>)>, ApplyError> {
+        let mut changes = Vec::new();
+        let mut index = run.first;
+        for entry in &run.entries {
+            let outcome = match self.verdicts.judge(index, entry)? {
+                Judged::Skip => Outcome::Skip,
+                Judged::Refused(verdict) => Outcome::Judged(verdict),
+                Judged::Ruled => {
+                    self.check_cluster()?;
+                    Outcome::Judged(Verdict::Committed)
+                }
+                Judged::Committed(change) => {
+                    if index > self.progress.applied {
+                        changes.push((index, change));
+                    }
+                    Outcome::Judged(Verdict::Committed)
+                }
+            };
+            let window = self.verdicts.rules().map(|rules| rules.window);
+            self.shared.outcomes().push(index, outcome, window);
+            if let Entry::Data { body, .. } = entry {
+                self.unsaved_bytes += body.len() as u64;
+            }
+            index = index.next();
+        }
+        Ok(changes)
+    }
+
+    fn check_cluster(&self) -> Result<(), ApplyError> {
+        match self.verdicts.rules() {
+            Some(rules) if rules.cluster != self.options.cluster => {
+                let ours = self.options.cluster.clone();
+                Err(ApplyError::OtherCluster { found: rules.cluster.clone(), ours })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the texts that are not here yet.
+    fn write_terms(&mut self, batch: &mut Batch<'_>, changes: &[(LogIndex, Box<Change>)]) -> Result<(), StorageError> {
+        let mut unseen = Vec::new();
+        for (_, change) in changes {
+            for (i, id) in change.ids.iter().enumerate() {
+                let held = self.held.contains(Space::Term, change.points[i]);
+                if held && !id.is_inline() && self.known_terms.learn(id, change.points[i]) {
+                    unseen.push((id, &change.transact.terms[i]));
+                }
+            }
+        }
+        unseen.sort_unstable_by_key(|(id, _)| *id);
+        unseen.dedup_by_key(|(id, _)| *id);
+        for (id, term) in unseen {
+            if !self.store.has_term(id)? {
+                batch.put_term(id, &codec::encode(term));
+            }
+        }
+        Ok(())
+    }
+
+    fn write_facts(&mut self, batch: &mut Batch<'_>, changes: &[(LogIndex, Box<Change>)]) -> Result<(), StorageError> {
+        let (mut subject, mut object) =
+            (std::mem::take(&mut self.subject_writes), std::mem::take(&mut self.object_writes));
+        for (index, change) in changes {
+            let deletes = change.transact.deletes.iter().map(|fact| (fact, false));
+            let inserts = change.transact.inserts.iter().map(|fact| (fact, true));
+            for (fact, insert) in deletes.chain(inserts) {
+                let (s, o) = (change.points[fact.subject as usize], change.points[fact.object as usize]);
+                let write = Write { fact: fact.fact(&change.ids), index: *index, insert };
+                if self.held.contains(Space::Subject, s) {
+                    subject.push(write);
+                }
+                if self.held.contains(Space::Object, o) {
+                    object.push(write);
+                }
+            }
+        }
+        if !subject.is_empty() {
+            let folded = self.fold(Order::Spog, &mut subject)?;
+            self.write_counts(batch, &folded)?;
+            self.write_order(batch, Order::Spog, folded, Some(Order::Posg), 0);
+        }
+        if !object.is_empty() {
+            let folded = self.fold(Order::Opsg, &mut object)?;
+            self.write_order(batch, Order::Opsg, folded, None, 1);
+        }
+        subject.clear();
+        object.clear();
+        (self.subject_writes, self.object_writes) = (subject, object);
+        Ok(())
+    }
+
+    /// What the writes leave, in the order of their keys.
+    fn fold(&self, order: Order, writes: &mut [Write]) -> Result<Folded, StorageError> {
+        writes.sort_unstable_by(|a, b| {
+            compare(order, &a.fact, &b.fact).then(a.index.cmp(&b.index)).then(a.insert.cmp(&b.insert))
+        });
+        let mut folded = Folded::default();
+        for writes in writes.chunk_by(|a, b| a.fact == b.fact) {
+            let fact = writes[0].fact;
+            let before = self.store.live(order, &fact)?;
+            let mut live = before;
+            for of_entry in writes.chunk_by(|a, b| a.index == b.index) {
+                // Within an entry deletes come before inserts, so its last write is what it leaves.
+                let Write { index, insert, .. } = of_entry[of_entry.len() - 1];
+                match (live, insert) {
+                    (None, true) => live = Some(index),
+                    (Some(inserted), false) => {
+                        folded.past.push(Deleted { fact, deleted: index, inserted });
+                        live = None;
+                    }
+                    (Some(_), true) | (None, false) => {}
+                }
+            }
+            if live != before {
+                folded.live.push((fact, live));
+                let change = i64::from(live.is_some()) - i64::from(before.is_some());
+                if change != 0 {
+                    let named = fact.graph != TermId::DEFAULT_GRAPH;
+                    *folded.counts.entry((fact.predicate, named)).or_default() += change;
+                }
+            }
+        }
+        Ok(folded)
+    }
+
+    fn write_counts(&mut self, batch: &mut Batch<'_>, folded: &Folded) -> Result<(), StorageError> {
+        for ((predicate, named), change) in &folded.counts {
+            let count = self.store.count(predicate, *named)?.checked_add_signed(*change);
+            let facts = self.progress.facts.checked_add_signed(*change);
+            let (Some(count), Some(facts)) = (count, facts) else {
+                return Err(StorageError::Damaged("more facts were deleted than are counted".into()));
+            };
+            batch.put_count(predicate, *named, count);
+            self.progress.facts = facts;
+        }
+        Ok(())
+    }
+
+    fn write_order(
+        &self,
+        batch: &mut Batch<'_>,
+        order: Order,
+        mut folded: Folded,
+        second: Option<Order>,
+        space: usize,
+    ) {
+        for order in std::iter::once(order).chain(second) {
+            if Some(order) == second {
+                folded.live.sort_unstable_by(|a, b| compare(order, &a.0, &b.0));
+                folded.past.sort_unstable_by(|a, b| compare(order, &a.fact, &b.fact));
+            }
+            for (fact, live) in &folded.live {
+                match live {
+                    Some(inserted) => batch.put_live(order, fact, *inserted),
+                    None => batch.remove_live(order, fact),
+                }
+            }
+            for past in &folded.past {
+                batch.put_past(order, &past.fact, past.deleted, past.inserted);
+            }
+        }
+        // Before the batch is committed: a reader that sees the batch must find its deletions here.
+        folded.past.sort_by_key(|past| past.deleted);
+        self.shared.recent(space).add(folded.past);
+    }
+
+    /// Shows readers the write history, once it covers all that they can read.
+    fn share_slots(&self) {
+        if self.verdicts.judged() >= self.progress.applied && self.verdicts.slots().len() > 0 {
+            let mut shared = self.shared.slots.lock().expect("nothing panics while it holds this");
+            if shared.is_none() {
+                *shared = Some(self.verdicts.slots().clone());
+            }
+        }
+    }
+}
+
+fn compare(order: Order, a: &Fact, b: &Fact) -> std::cmp::Ordering {
+    match order {
+        Order::Spog => a.cmp(b),
+        Order::Posg => {
+            (&a.predicate, &a.object, &a.subject, &a.graph).cmp(&(&b.predicate, &b.object, &b.subject, &b.graph))
+        }
+        Order::Opsg => {
+            (&a.object, &a.predicate, &a.subject, &a.graph).cmp(&(&b.object, &b.predicate, &b.subject, &b.graph))
+        }
+    }
+}
+
+impl Shared {
+    /// What became of recent entries.
+    pub fn outcomes(&self) -> MutexGuard<'_, Outcomes> {
+        self.outcomes.lock().expect("nothing panics while it holds this")
+    }
+
+    /// The write history; none while it does not cover all that is applied.
+    pub fn slots(&self) -> Option<Slots> {
+        self.slots.lock().expect("nothing panics while it holds this").clone()
+    }
+
+    /// Recent deletions in a space: 0 subject, 1 object.
+    pub fn recent(&self, space: usize) -> MutexGuard<'_, Recent> {
+        self.recent[space].lock().expect("nothing panics while it holds this")
+    }
+}
+
+/// What a view holds.
+#[derive(Clone, Debug)]
+pub struct Held {
+    ranges: [Vec<Range>; 3],
+}
+
+impl Held {
+    /// Ranges that touch become one.
+    pub fn new(serves: &[Served]) -> Held {
+        let ranges = Space::ALL.map(|space| {
+            let mut ranges: Vec<Range> = serves.iter().filter(|s| s.space == space).map(|s| s.range).collect();
+            ranges.sort_unstable();
+            let mut merged: Vec<Range> = Vec::new();
+            for range in ranges {
+                match merged.last_mut() {
+                    Some(last) if range.first.0 <= last.last.0.saturating_add(1) => {
+                        last.last = last.last.max(range.last)
+                    }
+                    _ => merged.push(range),
+                }
+            }
+            merged
+        });
+        Held { ranges }
+    }
+
+    /// The ranges of a space: disjoint, ascending.
+    pub fn ranges(&self, space: Space) -> &[Range] {
+        &self.ranges[space as usize]
+    }
+
+    /// Whether the view holds a point.
+    pub fn contains(&self, space: Space, point: beam_wire::Point) -> bool {
+        self.ranges(space).iter().any(|range| range.contains(point))
+    }
+
+    /// Whether the view holds every point of a range.
+    pub fn covers(&self, space: Space, range: &Range) -> bool {
+        self.ranges(space).iter().any(|held| held.first <= range.first && range.last <= held.last)
+    }
+}

@@ -1,0 +1,463 @@
+//! The view's disk: the only module that knows the storage engine.
+//!
+//! One fjall database holds, per order, the live facts and the past ones ([`super::keys`]); texts of
+//! terms; counts per predicate; the newest verdict checkpoint; and how far the view has come. What
+//! one [`Batch`] writes becomes readable and survives a kill as one. It reaches the disk with
+//! [`Store::persist`]: after a power loss an older batch may be the last, never half of one, because
+//! the engine syncs its journal before it writes a table from memory.
+//!
+//! What this never does: read back keys in another order than their bytes', cache values itself, or
+//! decide anything.
+
+use super::keys::{self, Key, KeyError, Order};
+use super::verdict::Rules;
+use beam_wire::message::view::Served;
+use beam_wire::{Fact, LogIndex, Name, Space, TermId, codec};
+use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
+use fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The disk failed, or holds what we never wrote. This view must stop; others cover for it.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The storage engine could not read or write.
+    #[error("the storage engine failed: {0}")]
+    Engine(#[from] fjall::Error),
+    /// What was read is not what we write.
+    #[error("the view's data is damaged: {0}; empty its directory, and it starts anew from the log")]
+    Damaged(String),
+}
+
+impl From<KeyError> for StorageError {
+    fn from(e: KeyError) -> Self {
+        StorageError::Damaged(e.to_string())
+    }
+}
+
+/// Why a view's directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It belongs to another cluster, or holds other ranges.
+    #[error(
+        "{} holds this view:\n{found}which is not the one that was asked for:\n{wanted}\
+         Give the new view an empty directory; it fills it from the log", directory.display()
+    )]
+    OtherView {
+        /// The directory.
+        directory: PathBuf,
+        /// What the directory says.
+        found: String,
+        /// What it should say.
+        wanted: String,
+    },
+    /// Another process, or another view of this one, has it open.
+    #[error("{} is in use by another process", directory.display())]
+    InUse {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// Reading or writing it failed.
+    #[error("cannot open {}: {why}", directory.display())]
+    Io {
+        /// The directory.
+        directory: PathBuf,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// The storage engine refused, or its data is damaged.
+    #[error("cannot open {}: {why}", directory.display())]
+    Storage {
+        /// The directory.
+        directory: PathBuf,
+        /// What went wrong.
+        why: StorageError,
+    },
+}
+
+/// How much memory the engine may take.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreOptions {
+    /// Cached blocks of all orders. Look-ups are fast while the hot part of the index fits.
+    pub cache_bytes: u64,
+    /// What one order gathers in memory before it writes a table. Larger is not faster (measured).
+    pub memtable_bytes: u64,
+}
+
+impl Default for StoreOptions {
+    /// A dozen views may share one process on a developer's machine.
+    fn default() -> Self {
+        StoreOptions { cache_bytes: 64 << 20, memtable_bytes: 16 << 20 }
+    }
+}
+
+/// How far the view has come. Written with the facts of the same batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Every entry up to this one is in the index.
+    pub applied: LogIndex,
+    /// Past facts deleted at or before this index may be gone.
+    pub oldest: LogIndex,
+    /// Live facts in the subject space.
+    pub facts: u64,
+    /// What the log has laid down so far.
+    pub rules: Option<Rules>,
+}
+
+/// The open disk of one view. Cheap to clone; it closes when the last clone is gone.
+#[derive(Clone)]
+pub struct Store {
+    db: Database,
+    meta: Keyspace,
+    checkpoint: Keyspace,
+    counts: Keyspace,
+    terms: Keyspace,
+    lanes: BTreeMap<Order, Lane>,
+    memory_max: u64,
+    memtable_bytes: u64,
+}
+
+/// The two keyspaces of an order.
+#[derive(Clone)]
+struct Lane {
+    live: Keyspace,
+    past: Keyspace,
+}
+
+/// The version of everything in this module and [`super::keys`].
+const LAYOUT: u16 = 1;
+const IDENTITY: &str = "view.txt";
+const ENGINE: &str = "facts";
+const PROGRESS: &[u8] = b"progress";
+
+impl Store {
+    /// Opens a view's directory, and makes it if there is none.
+    pub fn open(
+        directory: &Path,
+        cluster: &Name,
+        serves: &[Served],
+        options: &StoreOptions,
+    ) -> Result<Store, OpenError> {
+        let io = |why| OpenError::Io { directory: directory.into(), why };
+        std::fs::create_dir_all(directory).map_err(io)?;
+        let (wanted, engine) = (identity(cluster, serves), directory.join(ENGINE));
+        let found = match std::fs::read_to_string(directory.join(IDENTITY)) {
+            Ok(found) => Some(found),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(io(e)),
+        };
+        match found {
+            Some(found) if found == wanted => {}
+            Some(found) => return Err(OpenError::OtherView { directory: directory.into(), found, wanted }),
+            // An engine without an identity is one whose making was cut short: nothing is in it.
+            None if engine.exists() => std::fs::remove_dir_all(&engine).map_err(io)?,
+            None => {}
+        }
+        let store = Store::open_engine(&engine, serves, options).map_err(|why| match why {
+            fjall::Error::Locked => OpenError::InUse { directory: directory.into() },
+            why => OpenError::Storage { directory: directory.into(), why: why.into() },
+        })?;
+        if !directory.join(IDENTITY).exists() {
+            write_durably(directory, IDENTITY, &wanted).map_err(io)?;
+        }
+        Ok(store)
+    }
+
+    fn open_engine(path: &Path, serves: &[Served], options: &StoreOptions) -> fjall::Result<Store> {
+        let db = Database::builder(path)
+            .cache_size(options.cache_bytes)
+            .journal_compression(CompressionType::None)
+            .max_journaling_size(64 << 20)
+            // While one of several workers compacts, fjall's first spins on the next compaction.
+            .worker_threads(1)
+            .open()?;
+        let memtable_bytes = options.memtable_bytes;
+        let small = || KeyspaceCreateOptions::default().max_memtable_size(memtable_bytes);
+        let tuned = move |block: u32, filter: bool| {
+            let options = KeyspaceCreateOptions::default()
+                .max_memtable_size(memtable_bytes)
+                .data_block_size_policy(BlockSizePolicy::all(block))
+                .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4));
+            if filter { options } else { options.filter_policy(FilterPolicy::disabled()) }
+        };
+        // Filters only where single keys are looked up.
+        let lane = |order: Order| {
+            let (block, filter) = match order {
+                Order::Spog | Order::Opsg => (4 << 10, true),
+                Order::Posg => (16 << 10, false),
+            };
+            fjall::Result::Ok(Lane {
+                live: db.keyspace(&format!("live-{}", order.name()), || tuned(block, filter))?,
+                past: db.keyspace(&format!("past-{}", order.name()), || tuned(16 << 10, false))?,
+            })
+        };
+        let mut lanes = BTreeMap::new();
+        for served in serves {
+            for order in orders(served.space) {
+                lanes.insert(*order, lane(*order)?);
+            }
+        }
+        let [meta, checkpoint, counts] = ["meta", "checkpoint", "counts"].map(|name| db.keyspace(name, small));
+        let terms = db.keyspace("terms", || tuned(16 << 10, true))?;
+        let keyspaces = 4 + 2 * lanes.len() as u64;
+        Ok(Store {
+            meta: meta?,
+            checkpoint: checkpoint?,
+            counts: counts?,
+            terms,
+            lanes,
+            memory_max: (keyspaces + 4) * memtable_bytes,
+            memtable_bytes,
+            db,
+        })
+    }
+
+    /// Begins to gather writes.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch { store: self, inner: self.db.batch() }
+    }
+
+    /// What is on disk now, as one version, whatever is written meanwhile.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { inner: self.db.snapshot(), store: self.clone() }
+    }
+
+    /// Since when a fact is live; none if it is not.
+    pub fn live(&self, order: Order, fact: &Fact) -> Result<Option<LogIndex>, StorageError> {
+        let value = self.lanes[&order].live.get(Key::live(order, fact))?;
+        Ok(value.map(|value| keys::read_index(&value)).transpose()?)
+    }
+
+    /// Whether the text of a term is here.
+    pub fn has_term(&self, id: &TermId) -> Result<bool, StorageError> {
+        Ok(self.terms.contains_key(id.0)?)
+    }
+
+    /// How many live facts of the subject space have this predicate, in the default graph or in named ones.
+    pub fn count(&self, predicate: &TermId, named: bool) -> Result<u64, StorageError> {
+        read_count(self.counts.get(count_key(predicate, named))?)
+    }
+
+    /// How far the view has come.
+    pub fn progress(&self) -> Result<Progress, StorageError> {
+        read_progress(self.meta.get(PROGRESS)?)
+    }
+
+    /// A piece of the newest verdict checkpoint.
+    pub fn checkpoint_piece(&self, key: &[u8]) -> Result<Option<fjall::Slice>, StorageError> {
+        Ok(self.checkpoint.get(key)?)
+    }
+
+    /// The pieces whose keys begin with `prefix`, in order.
+    pub fn checkpoint_pieces(
+        &self,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<(fjall::Slice, fjall::Slice), StorageError>> + use<> {
+        self.checkpoint.prefix(prefix).map(|guard| Ok(guard.into_inner()?))
+    }
+
+    /// Puts all that was committed onto the disk itself.
+    pub fn persist(&self) -> Result<(), StorageError> {
+        Ok(self.db.persist(PersistMode::SyncData)?)
+    }
+
+    /// Fails once the engine has failed to write anything. A commit that waits for the engine's
+    /// worker would wait forever for one that has died: ask from elsewhere.
+    pub fn healthy(&self) -> Result<(), StorageError> {
+        Ok(self.db.persist(PersistMode::Buffer)?)
+    }
+
+    /// Bytes on disk.
+    pub fn disk_bytes(&self) -> Result<u64, StorageError> {
+        Ok(self.db.disk_space()?)
+    }
+
+    /// Waits while more is in memory than was promised. fjall halts writers at four sealed tables,
+    /// but leaves the sealing to its worker, which may be busy compacting while we write on.
+    fn throttle(&self) -> Result<(), StorageError> {
+        while self.db.write_buffer_size() > self.memory_max {
+            let lanes = self.lanes.values().flat_map(|lane| [&lane.live, &lane.past]);
+            for keyspace in lanes.chain([&self.meta, &self.checkpoint, &self.counts, &self.terms]) {
+                if keyspace.tree.active_memtable().size() > self.memtable_bytes {
+                    keyspace.rotate_memtable()?;
+                }
+            }
+            self.healthy()?;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+/// The orders that a space is kept in.
+pub fn orders(space: Space) -> &'static [Order] {
+    match space {
+        Space::Subject => &[Order::Spog, Order::Posg],
+        Space::Object => &[Order::Opsg],
+        Space::Term => &[],
+    }
+}
+
+/// What a view's directory says it is: for people, and compared byte by byte.
+fn identity(cluster: &Name, serves: &[Served]) -> String {
+    let mut text = format!("a view of Beam, layout {LAYOUT}\ncluster {cluster}\n");
+    for Served { space, range } in serves {
+        text += &format!("{space} {range}\n");
+    }
+    text
+}
+
+fn write_durably(directory: &Path, name: &str, text: &str) -> io::Result<()> {
+    let temporary = directory.join(format!("{name}.new"));
+    let mut file = std::fs::File::create(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(temporary, directory.join(name))?;
+    std::fs::File::open(directory)?.sync_all()
+}
+
+fn count_key(predicate: &TermId, named: bool) -> [u8; keys::ID_BYTES + 1] {
+    let mut key = [u8::from(named); keys::ID_BYTES + 1];
+    key[..keys::ID_BYTES].copy_from_slice(&predicate.0);
+    key
+}
+
+fn read_count(value: Option<fjall::Slice>) -> Result<u64, StorageError> {
+    let Some(value) = value else { return Ok(0) };
+    let bytes = value[..].try_into().map_err(|_| StorageError::Damaged("a count is not 8 bytes".into()))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn read_progress(value: Option<fjall::Slice>) -> Result<Progress, StorageError> {
+    let Some(value) = value else { return Ok(Progress::default()) };
+    codec::decode(&value).map_err(|e| StorageError::Damaged(e.to_string()))
+}
+
+/// Writes that become one.
+pub struct Batch<'a> {
+    store: &'a Store,
+    inner: fjall::OwnedWriteBatch,
+}
+
+impl Batch<'_> {
+    /// A fact is live since `inserted`.
+    pub fn put_live(&mut self, order: Order, fact: &Fact, inserted: LogIndex) {
+        let (value, length) = keys::write_index(inserted);
+        self.inner.insert(&self.store.lanes[&order].live, Key::live(order, fact).as_ref(), &value[..length]);
+    }
+
+    /// A fact is not live any more.
+    pub fn remove_live(&mut self, order: Order, fact: &Fact) {
+        self.inner.remove(&self.store.lanes[&order].live, Key::live(order, fact).as_ref());
+    }
+
+    /// A fact was live from `inserted` until before `deleted`.
+    pub fn put_past(&mut self, order: Order, fact: &Fact, deleted: LogIndex, inserted: LogIndex) {
+        let key = Key::past(order, fact, deleted, inserted);
+        self.inner.insert(&self.store.lanes[&order].past, key.as_ref(), []);
+    }
+
+    /// The text of a term.
+    pub fn put_term(&mut self, id: &TermId, text: &[u8]) {
+        self.inner.insert(&self.store.terms, id.0, text);
+    }
+
+    /// The count of a predicate.
+    pub fn put_count(&mut self, predicate: &TermId, named: bool, count: u64) {
+        self.inner.insert(&self.store.counts, count_key(predicate, named), count.to_le_bytes());
+    }
+
+    /// How far the view has come with this batch.
+    pub fn put_progress(&mut self, progress: &Progress) {
+        self.inner.insert(&self.store.meta, PROGRESS, codec::encode(progress));
+    }
+
+    /// A piece of a verdict checkpoint.
+    pub fn put_checkpoint_piece(&mut self, key: &[u8], piece: &[u8]) {
+        self.inner.insert(&self.store.checkpoint, key, piece);
+    }
+
+    /// Drops a piece of an older checkpoint.
+    pub fn remove_checkpoint_piece(&mut self, key: &[u8]) {
+        self.inner.remove(&self.store.checkpoint, key);
+    }
+
+    /// Makes all of it readable, at once, and safe from a kill.
+    pub fn commit(self) -> Result<(), StorageError> {
+        self.inner.commit()?;
+        self.store.throttle()
+    }
+}
+
+/// One version of the disk.
+#[derive(Clone)]
+pub struct Snapshot {
+    inner: fjall::Snapshot,
+    store: Store,
+}
+
+impl Snapshot {
+    /// How far the view had come.
+    pub fn progress(&self) -> Result<Progress, StorageError> {
+        read_progress(self.inner.get(&self.store.meta, PROGRESS)?)
+    }
+
+    /// Since when a fact is live; none if it is not.
+    pub fn live(&self, order: Order, fact: &Fact) -> Result<Option<LogIndex>, StorageError> {
+        let value = self.inner.get(&self.store.lanes[&order].live, Key::live(order, fact))?;
+        Ok(value.map(|value| keys::read_index(&value)).transpose()?)
+    }
+
+    /// The live facts whose keys begin with `prefix`, in the order of their bytes.
+    pub fn live_prefix(&self, order: Order, prefix: &Key) -> Scan {
+        Scan(Items::Engine(self.inner.prefix(&self.store.lanes[&order].live, prefix)))
+    }
+
+    /// The past facts whose keys begin with `prefix`, from `from` on, in the order of their bytes.
+    pub fn past_from(&self, order: Order, prefix: &Key, from: &Key) -> Scan {
+        let past = &self.store.lanes[&order].past;
+        // One byte longer than any key, of the highest bytes, comes after all that begin with the prefix.
+        let mut end = [0xff; keys::PAST_BYTES_MAX + 1];
+        end[..prefix.as_ref().len()].copy_from_slice(prefix.as_ref());
+        Scan(Items::Engine(self.inner.range::<&[u8], _>(past, from.as_ref()..&end[..])))
+    }
+
+    /// The text of a term, as [`Batch::put_term`] was given it.
+    pub fn term(&self, id: &TermId) -> Result<Option<fjall::Slice>, StorageError> {
+        Ok(self.inner.get(&self.store.terms, id.0)?)
+    }
+
+    /// As [`Store::count`].
+    pub fn count(&self, predicate: &TermId, named: bool) -> Result<u64, StorageError> {
+        read_count(self.inner.get(&self.store.counts, count_key(predicate, named))?)
+    }
+}
+
+/// Keys and values, one after another. It may outlive the call that opened it.
+pub struct Scan(Items);
+
+enum Items {
+    Engine(fjall::Iter),
+    Memory(std::vec::IntoIter<Key>),
+}
+
+impl Scan {
+    /// Keys without values that are in memory already.
+    pub fn of(keys: Vec<Key>) -> Scan {
+        Scan(Items::Memory(keys.into_iter()))
+    }
+}
+
+impl Iterator for Scan {
+    type Item = Result<(fjall::Slice, fjall::Slice), StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match &mut self.0 {
+            Items::Engine(iter) => iter.next().map(|guard| Ok(guard.into_inner()?)),
+            Items::Memory(keys) => keys.next().map(|key| Ok((key.as_ref().into(), fjall::Slice::empty()))),
+        }
+    }
+}

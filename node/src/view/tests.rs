@@ -1,0 +1,172 @@
+//! The view against its model.
+
+use super::apply::{Applier, ApplyOptions, Held, Run};
+use super::lookup::{At, Lookup, Request};
+use super::model::{self, Model};
+use super::outcomes::Outcome;
+use super::store::{Store, StoreOptions};
+use super::terms;
+use beam_wire::fact::Pattern;
+use beam_wire::message::log::Entry;
+use beam_wire::message::view::Served;
+use beam_wire::{Fact, LogIndex, Range, Space, TermId};
+use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+fn all(range: Range) -> Vec<Served> {
+    Space::ALL.iter().map(|space| Served { space: *space, range }).collect()
+}
+
+fn open(directory: &Path, serves: &[Served], checkpoint_indexes: u64) -> (Store, Applier) {
+    let options = StoreOptions { cache_bytes: 1 << 20, memtable_bytes: 1 << 20 };
+    let store = Store::open(directory, &model::cluster(), serves, &options).unwrap();
+    let options = ApplyOptions { cluster: model::cluster(), serves: serves.to_vec(), checkpoint_indexes };
+    let applier = Applier::open(store.clone(), options).unwrap();
+    (store, applier)
+}
+
+fn run(entries: &[Entry], next: LogIndex, until: u64) -> Run {
+    Run { first: next, entries: entries[next.0 as usize - 1..until as usize].to_vec() }
+}
+
+fn look_up(store: &Store, applier: &Applier, held: &Held, request: &Request<'_>) -> Vec<Vec<Fact>> {
+    let mut lookup = Lookup::open(store, applier.shared(), held, request).unwrap();
+    let mut found = vec![Vec::new(); request.patterns.len()];
+    loop {
+        let slice = lookup.slice().unwrap();
+        for (number, fact) in slice.facts {
+            found[number as usize].push(fact);
+        }
+        if slice.done {
+            return found;
+        }
+    }
+}
+
+/// Compares a batch of look-ups at one version with the model.
+fn compare(model: &Model, store: &Store, applier: &Applier, serves: &[Served], index: u64, chance: &mut StdRng) {
+    let held = Held::new(serves);
+    for served in serves.iter().filter(|served| served.space != Space::Term) {
+        let mut range = served.range;
+        if chance.random_bool(0.3) {
+            range.last.0 = range.first.0 + (range.last.0 - range.first.0) / 3;
+        }
+        let patterns: Vec<Pattern> = (0..20).map(|_| model::pattern(chance)).collect();
+        let at = At::Exact(model::version(index));
+        let request = Request { at, space: served.space, range, patterns: &patterns, limit: u64::MAX };
+        for (pattern, found) in patterns.iter().zip(look_up(store, applier, &held, &request)) {
+            let set: BTreeSet<Fact> = found.iter().copied().collect();
+            assert_eq!(set.len(), found.len(), "a fact was found twice");
+            assert_eq!(set, model.look_up(index, pattern, served.space, &range), "{pattern:?} at {index}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    /// Random logs, cut into random runs, restarted now and then: everything that can be read is
+    /// what the model says, at every version, in every cut.
+    #[test]
+    fn a_view_answers_as_the_model(seed: u64, length in 1usize..120, cut in 0u32..3, every in 1u64..40) {
+        let model = Model::random(seed, length);
+        let mut chance = StdRng::seed_from_u64(seed ^ 1);
+        let directory = tempfile::tempdir().unwrap();
+        let serves = all(if cut == 0 { Range::ALL } else { Range::partition(cut - 1, 2) });
+        let (mut store, mut applier) = open(directory.path(), &serves, every);
+        while applier.applied().progress.applied.0 < length as u64 {
+            let next = applier.next();
+            let until = (next.0 + chance.random_range(0..12)).min(length as u64);
+            applier.apply(&run(&model.entries, next, until)).unwrap();
+            if chance.random_bool(0.2) {
+                drop((store, applier));
+                (store, applier) = open(directory.path(), &serves, every);
+            }
+            let applied = applier.applied().progress.applied.0;
+            if let Some(genesis) = model.genesis_at().filter(|genesis| *genesis <= applied) {
+                let index = chance.random_range(genesis..=applied);
+                compare(&model, &store, &applier, &serves, index, &mut chance);
+            }
+        }
+        if let Some(genesis) = model.genesis_at() {
+            for index in genesis..=length as u64 {
+                compare(&model, &store, &applier, &serves, index, &mut chance);
+            }
+            // Every term of every fact that was ever inserted can be told.
+            let snapshot = store.snapshot();
+            let held = Held::new(&serves);
+            for id in model.versions.iter().flatten().flat_map(|f| [f.subject, f.predicate, f.object]) {
+                if held.contains(Space::Term, id.point()) && !id.is_inline() {
+                    let term = terms::read(&snapshot, &id).unwrap();
+                    prop_assert_eq!(term.map(|term| TermId::of(&term)), Some(id));
+                }
+            }
+        }
+    }
+
+    /// Verdicts come from the log alone: views that hold different ranges, were restarted at
+    /// different places and cut the log into other runs agree with one another and the model.
+    #[test]
+    fn views_with_different_ranges_reach_equal_verdicts(seed: u64, length in 1usize..150, every in 1u64..60) {
+        let model = Model::random(seed, length);
+        let mut chance = StdRng::seed_from_u64(seed ^ 2);
+        let mut states = Vec::new();
+        for part in 0..3 {
+            let directory = tempfile::tempdir().unwrap();
+            let serves = all(Range::partition(part, 3));
+            let (mut store, mut applier) = open(directory.path(), &serves, every);
+            while applier.next().0 <= length as u64 {
+                let until = (applier.next().0 + chance.random_range(0..12)).min(length as u64);
+                let first = applier.next().0;
+                applier.apply(&run(&model.entries, applier.next(), until)).unwrap();
+                for index in (first..=until).rev().take(2) {
+                    let outcome = model.outcomes[index as usize - 1].map_or(Outcome::Skip, Outcome::Judged);
+                    prop_assert_eq!(applier.shared().outcomes().get(LogIndex(index)), Some(outcome), "index {}", index);
+                }
+                if chance.random_bool(0.1) {
+                    drop((store, applier));
+                    (store, applier) = open(directory.path(), &serves, every);
+                }
+            }
+            let slots = applier.verdicts().slots().clone();
+            let chunks: Vec<_> = (0..slots.chunks()).map(|i| slots.chunk(i)).collect();
+            let ids: Vec<_> = applier.verdicts().committed_after(LogIndex(0)).copied().collect();
+            states.push((applier.verdicts().rules().cloned(), chunks, ids));
+            drop(store);
+        }
+        prop_assert!(states.windows(2).all(|pair| pair[0] == pair[1]));
+    }
+
+    /// A torn journal, as a power loss leaves it: the view is at an earlier batch, whole, and
+    /// resumes from there.
+    #[test]
+    fn a_torn_journal_leaves_whole_batches(seed: u64, length in 10usize..80, cut in 0.0f64..1.0) {
+        let model = Model::random(seed, length);
+        let mut chance = StdRng::seed_from_u64(seed ^ 3);
+        let directory = tempfile::tempdir().unwrap();
+        let serves = all(Range::ALL);
+        let (store, mut applier) = open(directory.path(), &serves, 7);
+        while applier.next().0 <= length as u64 {
+            let until = (applier.next().0 + chance.random_range(0..5)).min(length as u64);
+            applier.apply(&run(&model.entries, applier.next(), until)).unwrap();
+        }
+        drop((store, applier));
+        let journal = directory.path().join("facts/0.jnl");
+        let bytes = std::fs::read(&journal).unwrap();
+        let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        std::fs::File::options().write(true).open(&journal).unwrap().set_len((end as f64 * cut) as u64).unwrap();
+
+        let (store, mut applier) = open(directory.path(), &serves, 7);
+        let applied = applier.applied().progress.applied.0;
+        if model.genesis_at().is_some_and(|genesis| genesis <= applied) {
+            compare(&model, &store, &applier, &serves, applied, &mut chance);
+        }
+        applier.apply(&run(&model.entries, applier.next(), length as u64)).unwrap();
+        if let Some(genesis) = model.genesis_at() {
+            compare(&model, &store, &applier, &serves, chance.random_range(genesis..=length as u64), &mut chance);
+        }
+    }
+}
