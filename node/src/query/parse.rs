@@ -1,0 +1,237 @@
+//! From text to algebra, checked for what Beam can do.
+//!
+//! Two rewrites make the rest simpler. Neither changes what a query means:
+//!
+//! - Blank nodes in patterns become variables that no query can name, numbered in the order in which
+//!   they appear.
+//! - A path that may have length zero, from or to a constant, matches that constant even where the
+//!   data does not know it (SPARQL 1.1, 18.4, `ZeroLengthPath`). The evaluator wants it to be a node
+//!   of the graph, so outside of GRAPH such a path becomes a union with the constant itself.
+
+use super::error::QueryError;
+use super::guard;
+use oxrdf::{BlankNode, Variable};
+use spargebra::SparqlParser;
+use spargebra::algebra::{
+    AggregateExpression, Expression, GraphPattern, OrderExpression, PropertyPathExpression as Path,
+};
+use spargebra::term::{GroundTerm, Term, TermPattern, TriplePattern};
+use std::collections::HashMap;
+
+/// A query that can be evaluated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query(pub(super) spargebra::Query);
+
+/// An update that can be planned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update(pub(super) spargebra::Update);
+
+/// Reads a query. `base` is for relative IRIs.
+pub fn parse_query(sparql: &str, base: Option<&str>) -> Result<Query, QueryError> {
+    guard::check(sparql)?;
+    let mut query = parser(base)?.parse_query(sparql).map_err(|e| syntax(&e))?;
+    match &mut query {
+        spargebra::Query::Select { pattern, .. }
+        | spargebra::Query::Construct { pattern, .. }
+        | spargebra::Query::Describe { pattern, .. }
+        | spargebra::Query::Ask { pattern, .. } => Rewrite::default().pattern(pattern, false)?,
+    }
+    Ok(Query(query))
+}
+
+/// Reads an update. `base` is for relative IRIs.
+pub fn parse_update(sparql: &str, base: Option<&str>) -> Result<Update, QueryError> {
+    use spargebra::GraphUpdateOperation as Operation;
+    guard::check(sparql)?;
+    let mut update = parser(base)?.parse_update(sparql).map_err(|e| syntax(&e))?;
+    let mut rewrite = Rewrite::default();
+    for operation in &mut update.operations {
+        match operation {
+            Operation::DeleteInsert { pattern, .. } => rewrite.pattern(pattern, false)?,
+            Operation::Load { source, .. } => {
+                return Err(QueryError::Unsupported(format!(
+                    "LOAD {source} is not supported: Beam opens no connections on behalf of an update; use `beam load` with a file"
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(Update(update))
+}
+
+fn parser(base: Option<&str>) -> Result<SparqlParser, QueryError> {
+    match base {
+        None => Ok(SparqlParser::new()),
+        Some(base) => SparqlParser::new()
+            .with_base_iri(base)
+            .map_err(|e| QueryError::Syntax { message: format!("{base:?} is not a base IRI: {e}"), at: None }),
+    }
+}
+
+/// The parser says "error at 3:14: expected …" and keeps the numbers to itself.
+fn syntax(error: &spargebra::SparqlSyntaxError) -> QueryError {
+    let text = error.to_string();
+    let parsed = text.strip_prefix("error at ").and_then(|rest| {
+        let (line, rest) = rest.split_once(':')?;
+        let (column, message) = rest.split_once(": ")?;
+        Some((line.parse().ok()?, column.parse().ok()?, message))
+    });
+    match parsed {
+        Some((line, column, message)) => QueryError::Syntax { message: message.to_owned(), at: Some((line, column)) },
+        None => QueryError::Syntax { message: text, at: None },
+    }
+}
+
+#[derive(Default)]
+struct Rewrite {
+    blanks: HashMap<BlankNode, Variable>,
+}
+
+impl Rewrite {
+    /// `named`: whether the pattern stands inside of GRAPH.
+    fn pattern(&mut self, pattern: &mut GraphPattern, named: bool) -> Result<(), QueryError> {
+        match pattern {
+            GraphPattern::Bgp { patterns } => {
+                for TriplePattern { subject, object, .. } in patterns {
+                    self.term(subject)?;
+                    self.term(object)?;
+                }
+                Ok(())
+            }
+            GraphPattern::Path { subject, path, object } => {
+                self.term(subject)?;
+                self.term(object)?;
+                if may_be_empty(path) && !named {
+                    let (subject, object) = (subject.clone(), object.clone());
+                    zero_length(pattern, subject, object);
+                }
+                Ok(())
+            }
+            GraphPattern::Join { left, right }
+            | GraphPattern::Union { left, right }
+            | GraphPattern::Minus { left, right } => {
+                self.pattern(left, named)?;
+                self.pattern(right, named)
+            }
+            GraphPattern::LeftJoin { left, right, expression } => {
+                self.pattern(left, named)?;
+                self.pattern(right, named)?;
+                expression.iter_mut().try_for_each(|e| self.expression(e, named))
+            }
+            GraphPattern::Filter { expr, inner } => {
+                self.pattern(inner, named)?;
+                self.expression(expr, named)
+            }
+            GraphPattern::Extend { inner, expression, .. } => {
+                self.pattern(inner, named)?;
+                self.expression(expression, named)
+            }
+            GraphPattern::Graph { inner, .. } => self.pattern(inner, true),
+            GraphPattern::OrderBy { inner, expression } => {
+                self.pattern(inner, named)?;
+                expression.iter_mut().try_for_each(|e| match e {
+                    OrderExpression::Asc(e) | OrderExpression::Desc(e) => self.expression(e, named),
+                })
+            }
+            GraphPattern::Project { inner, .. }
+            | GraphPattern::Distinct { inner }
+            | GraphPattern::Reduced { inner }
+            | GraphPattern::Slice { inner, .. } => self.pattern(inner, named),
+            GraphPattern::Group { inner, aggregates, .. } => {
+                self.pattern(inner, named)?;
+                aggregates.iter_mut().try_for_each(|(_, a)| match a {
+                    AggregateExpression::CountSolutions { .. } => Ok(()),
+                    AggregateExpression::FunctionCall { expr, .. } => self.expression(expr, named),
+                })
+            }
+            GraphPattern::Values { .. } => Ok(()),
+            GraphPattern::Service { name, .. } => Err(QueryError::Unsupported(format!(
+                "SERVICE {name} is not supported: Beam opens no connections on behalf of a query"
+            ))),
+        }
+    }
+
+    fn expression(&mut self, expression: &mut Expression, named: bool) -> Result<(), QueryError> {
+        match expression {
+            Expression::Exists(pattern) => self.pattern(pattern, named),
+            _ => children(expression).into_iter().try_for_each(|e| self.expression(e, named)),
+        }
+    }
+
+    fn term(&mut self, term: &mut TermPattern) -> Result<(), QueryError> {
+        match term {
+            TermPattern::BlankNode(node) => {
+                let next = self.blanks.len() + 1;
+                let name = || Variable::new_unchecked(format!("_:{next}"));
+                *term = self.blanks.entry(node.clone()).or_insert_with(name).clone().into();
+                Ok(())
+            }
+            TermPattern::Triple(_) if ground(term).is_none() => Err(QueryError::Unsupported(format!(
+                "the triple term {term} holds a variable: patterns may hold whole triple terms only"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The expressions that an expression is made of; none for EXISTS.
+fn children(expression: &mut Expression) -> Vec<&mut Expression> {
+    match expression {
+        Expression::NamedNode(_)
+        | Expression::Literal(_)
+        | Expression::Variable(_)
+        | Expression::Bound(_)
+        | Expression::Exists(_) => vec![],
+        Expression::UnaryPlus(a) | Expression::UnaryMinus(a) | Expression::Not(a) => vec![a],
+        Expression::Or(a, b)
+        | Expression::And(a, b)
+        | Expression::Equal(a, b)
+        | Expression::SameTerm(a, b)
+        | Expression::Greater(a, b)
+        | Expression::GreaterOrEqual(a, b)
+        | Expression::Less(a, b)
+        | Expression::LessOrEqual(a, b)
+        | Expression::Add(a, b)
+        | Expression::Subtract(a, b)
+        | Expression::Multiply(a, b)
+        | Expression::Divide(a, b) => vec![a, b],
+        Expression::If(a, b, c) => vec![a, b, c],
+        Expression::In(a, list) => std::iter::once(&mut **a).chain(list).collect(),
+        Expression::Coalesce(list) | Expression::FunctionCall(_, list) => list.iter_mut().collect(),
+    }
+}
+
+/// The term, if it holds no variable and no blank node.
+pub(super) fn ground(term: &TermPattern) -> Option<GroundTerm> {
+    Term::try_from(term.clone()).ok()?.try_into().ok()
+}
+
+/// Whether a path matches from a node to itself without a fact.
+pub(super) fn may_be_empty(path: &Path) -> bool {
+    match path {
+        Path::NamedNode(_) | Path::NegatedPropertySet(_) => false,
+        Path::ZeroOrMore(_) | Path::ZeroOrOne(_) => true,
+        Path::Reverse(p) | Path::OneOrMore(p) => may_be_empty(p),
+        Path::Sequence(a, b) => may_be_empty(a) && may_be_empty(b),
+        Path::Alternative(a, b) => may_be_empty(a) || may_be_empty(b),
+    }
+}
+
+fn zero_length(pattern: &mut GraphPattern, subject: TermPattern, object: TermPattern) {
+    let (variable, constant) = match (subject, object) {
+        (TermPattern::Variable(_), TermPattern::Variable(_)) => return,
+        (TermPattern::Variable(v), constant) | (constant, TermPattern::Variable(v)) => (v, constant),
+        (a, b) => {
+            if a == b {
+                *pattern = GraphPattern::default();
+            }
+            return;
+        }
+    };
+    let Some(constant) = ground(&constant) else { return };
+    let path = std::mem::take(pattern);
+    let itself = GraphPattern::Values { variables: vec![variable.clone()], bindings: vec![vec![Some(constant)]] };
+    let union = GraphPattern::Union { left: Box::new(path), right: Box::new(itself) };
+    let project = GraphPattern::Project { inner: Box::new(union), variables: vec![variable] };
+    *pattern = GraphPattern::Distinct { inner: Box::new(project) };
+}
