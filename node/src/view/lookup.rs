@@ -61,6 +61,8 @@ pub struct Lookup {
     current: usize,
     stage: Stage,
     found: u64,
+    /// Patterns that counters have answered.
+    counted: Vec<(u32, u64)>,
 }
 
 /// How a pattern is looked up.
@@ -100,6 +102,8 @@ struct PastScan {
 pub struct Slice {
     /// The pattern's number and the fact.
     pub facts: Vec<(u32, Fact)>,
+    /// The pattern's number and a count that was known without looking.
+    pub counts: Vec<(u32, u64)>,
     /// Nothing follows.
     pub done: bool,
 }
@@ -166,12 +170,29 @@ impl Lookup {
             current: 0,
             stage: Stage::Start,
             found: 0,
+            counted: Vec::new(),
         })
+    }
+
+    /// As [`Lookup::open`], for those who only count: where a counter knows, no fact is looked at.
+    pub fn count(store: &Store, shared: &Shared, held: &Held, request: &Request<'_>) -> Result<Lookup, LookupError> {
+        let mut lookup = Lookup::open(store, shared, held, request)?;
+        if lookup.space == Space::Subject && lookup.range.is_none() {
+            let mut counted = Vec::new();
+            for plan in &lookup.plans {
+                if let Some(count) = counter(&lookup.snapshot, &plan.pattern)? {
+                    counted.push((plan.number, count.min(request.limit)));
+                }
+            }
+            lookup.plans.retain(|plan| counted.iter().all(|(number, _)| *number != plan.number));
+            lookup.counted = counted;
+        }
+        Ok(lookup)
     }
 
     /// Finds more. A slice may be empty without being the last.
     pub fn slice(&mut self) -> Result<Slice, StorageError> {
-        let mut slice = Slice::default();
+        let mut slice = Slice { counts: std::mem::take(&mut self.counted), ..Slice::default() };
         let mut keys = SLICE_KEYS;
         while self.current < self.plans.len() {
             if slice.facts.len() >= SLICE_FACTS || keys == 0 {
@@ -316,6 +337,22 @@ fn exact(pattern: &Pattern) -> Option<Fact> {
         GraphPattern::AnyNamed | GraphPattern::Any => return None,
     };
     Some(Fact { subject: pattern.subject?, predicate: pattern.predicate?, object: pattern.object?, graph })
+}
+
+/// How many live facts match, where a counter knows.
+fn counter(snapshot: &Snapshot, pattern: &Pattern) -> Result<Option<u64>, StorageError> {
+    Ok(match pattern {
+        Pattern { subject: None, predicate: None, object: None, graph: GraphPattern::Any } => {
+            Some(snapshot.progress()?.facts)
+        }
+        Pattern { subject: None, predicate: Some(predicate), object: None, graph } => match graph {
+            GraphPattern::Default => Some(snapshot.count(predicate, false)?),
+            GraphPattern::AnyNamed => Some(snapshot.count(predicate, true)?),
+            GraphPattern::Any => Some(snapshot.count(predicate, false)? + snapshot.count(predicate, true)?),
+            GraphPattern::Named(_) => None,
+        },
+        _ => None,
+    })
 }
 
 /// Whether anything that matches may have been written after `index`. It has not if any class that

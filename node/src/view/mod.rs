@@ -4,10 +4,10 @@
 //! that another view with the same log would decide otherwise: whether a transaction is committed
 //! follows from the log alone ([`verdict`]), so views never talk about it.
 //!
-//! `follow` reads the log and hands runs of entries to [`apply`], the one place that changes
+//! [`follow`] reads the log and hands runs of entries to [`apply`], the one place that changes
 //! facts. Facts, progress and, now and then, a [`checkpoint`] of the verdicts become durable
 //! together in [`store`], under the keys that [`keys`] draws. [`lookup`] finds facts as they were at
-//! one exact version; `serve` hands what it finds to peers, and `status` says how the view is.
+//! one exact version; [`serve`] hands what it finds to peers, and [`status`] says how the view is.
 //!
 //! What is promised:
 //! - a view that is killed resumes exactly where it was; after a power loss, from somewhere earlier,
@@ -23,13 +23,19 @@
 
 pub mod apply;
 pub mod checkpoint;
+pub mod follow;
 pub mod keys;
 pub mod lookup;
 pub mod outcomes;
 pub mod recent;
+pub mod role;
+pub mod serve;
+pub mod status;
 pub mod store;
 pub mod terms;
 pub mod verdict;
+
+pub use role::{ViewError, ViewOptions, ViewRole};
 
 #[cfg(test)]
 mod model;

@@ -1,0 +1,235 @@
+//! Answers peers: reads a request, has it done, writes the replies. Nothing else.
+
+use super::apply::{Held, Shared};
+use super::follow::FollowError;
+use super::lookup::{At, Lookup, LookupError, Request};
+use super::outcomes::Outcome;
+use super::status::{Board, WATCH_EVERY, WATCH_PAUSE};
+use super::store::{StorageError, Store};
+use super::terms::TermLookup;
+use beam_wire::env::Env;
+use beam_wire::fact::Pattern;
+use beam_wire::message::Kind;
+use beam_wire::message::view::{
+    Counts, KEYS_MAX, LookupChunk, TermsChunk, ViewCount, ViewLookup, ViewStatus, ViewTerms, ViewVerdict,
+};
+use beam_wire::quic::{Handle, Incoming};
+use beam_wire::{CallError, Code, Range, Space, Version};
+use std::sync::Arc;
+
+/// What the answers are made from. Cheap to clone.
+#[derive(Clone)]
+pub struct Desk {
+    /// The node's clock and threads.
+    pub env: Env,
+    /// The view's disk.
+    pub store: Store,
+    /// What the applier shares.
+    pub shared: Arc<Shared>,
+    /// How the view is.
+    pub board: Arc<Board>,
+    /// What it holds.
+    pub held: Arc<Held>,
+}
+
+impl Desk {
+    /// Answers one call of a kind that belongs to views.
+    pub async fn serve(self, call: Incoming) -> Result<(), CallError> {
+        let board = self.board.clone();
+        match call.kind {
+            Kind::ViewStatus => self.status(call.open()?).await,
+            Kind::ViewLookup => {
+                let _counted = board.enter();
+                self.lookup(call.open()?).await
+            }
+            Kind::ViewTerms => {
+                let _counted = board.enter();
+                self.terms(call.open()?).await
+            }
+            Kind::ViewVerdict => {
+                let _counted = board.enter();
+                self.verdict(call.open()?).await
+            }
+            Kind::ViewCount => {
+                let _counted = board.enter();
+                self.count(call.open()?).await
+            }
+            other => Err(CallError::never(Code::UnknownKind, format!("a view does not answer {other:?}"))),
+        }
+    }
+
+    async fn status(self, mut call: Handle<ViewStatus>) -> Result<(), CallError> {
+        loop {
+            let edition = self.board.edition();
+            call.reply(&self.board.status()).await?;
+            if !call.request.watch {
+                return Ok(());
+            }
+            self.env.sleep(WATCH_PAUSE).await;
+            // Its end is news too: that the view is alive.
+            let _ = self.env.timeout(WATCH_EVERY - WATCH_PAUSE, self.board.changed_since(edition)).await;
+        }
+    }
+
+    async fn lookup(self, mut call: Handle<ViewLookup>) -> Result<(), CallError> {
+        let ViewLookup { at, space, range, patterns } = call.request.clone();
+        self.check(space, &range, patterns.len())?;
+        self.board.applied(&self.env, at.index, call.deadline).await?;
+        let mut lookup = self.open(At::Exact(at), space, range, patterns, u64::MAX).await?;
+        loop {
+            let slice = lookup.next(&self).await?;
+            if !slice.facts.is_empty() {
+                call.reply(&LookupChunk { facts: slice.facts }).await?;
+            }
+            if slice.done {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn count(self, mut call: Handle<ViewCount>) -> Result<(), CallError> {
+        let ViewCount { at, space, range, patterns, limit } = call.request.clone();
+        self.check(space, &range, patterns.len())?;
+        self.board.applied(&self.env, at.index, call.deadline).await?;
+        let mut counts = vec![0; patterns.len()];
+        let mut lookup = self.open(At::AtLeast(at), space, range, patterns, limit).await?;
+        loop {
+            let slice = lookup.next(&self).await?;
+            for (number, count) in slice.counts {
+                counts[number as usize] += count;
+            }
+            for (number, _) in slice.facts {
+                counts[number as usize] += 1;
+            }
+            if slice.done {
+                return call.reply(&Counts { counts }).await;
+            }
+        }
+    }
+
+    async fn terms(self, mut call: Handle<ViewTerms>) -> Result<(), CallError> {
+        let ViewTerms { at, ids } = call.request.clone();
+        check_keys(ids.len())?;
+        if let Some(id) = ids.iter().find(|id| !id.is_inline() && !self.held.contains(Space::Term, id.point())) {
+            return Err(CallError::never(Code::NotHere, format!("this view does not hold the term {id}")));
+        }
+        self.board.applied(&self.env, at.index, call.deadline).await?;
+        let desk = self.clone();
+        let opened = self.env.blocking(move || TermLookup::open(&desk.store, at, ids)).await;
+        let mut lookup = opened.map_err(|e| self.refuse(e))?;
+        loop {
+            let (back, slice) = self
+                .env
+                .blocking(move || {
+                    let slice = lookup.slice();
+                    (lookup, slice)
+                })
+                .await;
+            lookup = back;
+            let (terms, done) = slice.map_err(|e| self.refuse(e.into()))?;
+            if !terms.is_empty() {
+                call.reply(&TermsChunk { terms }).await?;
+            }
+            if done {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn verdict(self, mut call: Handle<ViewVerdict>) -> Result<(), CallError> {
+        let at = call.request.at;
+        self.board.judged(&self.env, at.index, call.deadline).await?;
+        self.check_epoch(at)?;
+        let outcome = self.shared.outcomes().get(at.index);
+        match outcome {
+            Some(Outcome::Judged(verdict)) => call.reply(&verdict).await,
+            Some(Outcome::Skip) => Err(CallError::never(Code::Invalid, format!("entry {at} has no data to judge"))),
+            None => {
+                let message = format!("verdicts of entries as old as {at} are not kept");
+                Err(CallError::never(Code::OutcomeUnknown, message))
+            }
+        }
+    }
+
+    /// Refuses what cannot be answered by this view, before anything is read.
+    fn check(&self, space: Space, range: &Range, keys: usize) -> Result<(), CallError> {
+        check_keys(keys)?;
+        if space == Space::Term {
+            return Err(CallError::never(Code::Invalid, "no facts lie in the term space: ask for subject or object"));
+        }
+        if !self.held.covers(space, range) {
+            let served: Vec<String> = self.held.ranges(space).iter().map(Range::to_string).collect();
+            let held = if served.is_empty() { "nothing".into() } else { served.join(", ") };
+            let message = format!("of the {space} space this view holds {held}, not all of {range}");
+            return Err(CallError::never(Code::NotHere, message));
+        }
+        Ok(())
+    }
+
+    fn check_epoch(&self, at: Version) -> Result<(), CallError> {
+        match self.board.epoch() {
+            Some(epoch) if epoch != at.epoch => {
+                let message = format!("version {at} is of another epoch than this view's, {epoch}");
+                Err(CallError::never(Code::WrongEpoch, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn open(
+        &self,
+        at: At,
+        space: Space,
+        range: Range,
+        patterns: Vec<Pattern>,
+        limit: u64,
+    ) -> Result<OpenLookup, CallError> {
+        let desk = self.clone();
+        let opened = self.env.blocking(move || {
+            let request = Request { at, space, range, patterns: &patterns, limit };
+            match at {
+                At::Exact(_) => Lookup::open(&desk.store, &desk.shared, &desk.held, &request),
+                At::AtLeast(_) => Lookup::count(&desk.store, &desk.shared, &desk.held, &request),
+            }
+        });
+        opened.await.map(|lookup| OpenLookup(Some(lookup))).map_err(|e| self.refuse(e))
+    }
+
+    /// Tells the caller, and if the disk is broken, the view.
+    fn refuse(&self, error: LookupError) -> CallError {
+        match error {
+            LookupError::Call(e) => e,
+            LookupError::Storage(e) => {
+                let told = CallError::elsewhere(Code::Storage, e.to_string());
+                self.board.set_broken(FollowError::from(e));
+                told
+            }
+        }
+    }
+}
+
+/// A look-up that goes to a blocking thread and comes back, slice by slice.
+struct OpenLookup(Option<Lookup>);
+
+impl OpenLookup {
+    async fn next(&mut self, desk: &Desk) -> Result<super::lookup::Slice, CallError> {
+        let mut lookup = self.0.take().expect("it comes back unless the call was dropped");
+        let (lookup, slice) = desk
+            .env
+            .blocking(move || {
+                let slice = lookup.slice();
+                (lookup, slice)
+            })
+            .await;
+        self.0 = Some(lookup);
+        slice.map_err(|e: StorageError| desk.refuse(e.into()))
+    }
+}
+
+fn check_keys(count: usize) -> Result<(), CallError> {
+    if count > KEYS_MAX {
+        let message = format!("{count} keys are more than the {KEYS_MAX} that one call may have");
+        return Err(CallError::never(Code::TooLarge, message));
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! How the view is: one board, on which the follower writes and everybody else reads or waits.
+
+use super::apply::Applied;
+use super::follow::FollowError;
+use beam_wire::env::Env;
+use beam_wire::message::view::{Served, ViewState, ViewStatusReply};
+use beam_wire::{CallError, Code, Epoch, LogIndex};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// A watcher is told of changes at most this often.
+pub const WATCH_PAUSE: Duration = Duration::from_millis(10);
+/// And at least this often.
+pub const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// How long a call waits for entries to be applied, if it sets no deadline itself.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// What the view shows of itself.
+pub struct Board {
+    serves: Vec<Served>,
+    shown: Mutex<Shown>,
+    changed: Notify,
+}
+
+struct Shown {
+    applied: Applied,
+    durable: LogIndex,
+    committed: LogIndex,
+    state: ViewState,
+    calls: u32,
+    broken: Option<Arc<FollowError>>,
+    /// Counts changes of anything but `calls`.
+    edition: u64,
+}
+
+/// A call that is being answered.
+pub struct CallGuard(Arc<Board>);
+
+impl Board {
+    /// Of a view that has just been opened.
+    pub fn new(serves: Vec<Served>, applied: Applied) -> Board {
+        let shown = Shown {
+            durable: applied.progress.applied,
+            applied,
+            committed: LogIndex(0),
+            state: ViewState::Booting,
+            calls: 0,
+            broken: None,
+            edition: 0,
+        };
+        Board { serves, shown: Mutex::new(shown), changed: Notify::new() }
+    }
+
+    /// More was applied.
+    pub fn set_applied(&self, applied: Applied) {
+        self.change(|shown| shown.applied = applied);
+    }
+
+    /// The disk holds everything up to `durable`.
+    pub fn set_durable(&self, durable: LogIndex) {
+        self.change(|shown| shown.durable = durable);
+    }
+
+    /// A log node said that everything up to `committed` is in the log.
+    pub fn set_committed(&self, committed: LogIndex) {
+        if committed > self.shown().committed {
+            self.change(|shown| shown.committed = committed);
+        }
+    }
+
+    /// From booting to serving; to draining from either.
+    pub fn set_state(&self, state: ViewState) {
+        self.change(|shown| {
+            if shown.state != ViewState::Draining {
+                shown.state = state;
+            }
+        });
+    }
+
+    /// A look-up has found the disk broken: the view must stop.
+    pub fn set_broken(&self, why: FollowError) {
+        self.change(|shown| {
+            shown.broken.get_or_insert(Arc::new(why));
+        });
+    }
+
+    /// Waits until something is found broken.
+    pub async fn broken(&self) -> Arc<FollowError> {
+        self.wait(|shown| shown.broken.clone()).await
+    }
+
+    /// Counts a call until the guard is dropped.
+    pub fn enter(self: &Arc<Self>) -> CallGuard {
+        self.shown().calls += 1;
+        CallGuard(self.clone())
+    }
+
+    /// Calls being answered.
+    pub fn calls(&self) -> u32 {
+        self.shown().calls
+    }
+
+    /// What the view is doing.
+    pub fn state(&self) -> ViewState {
+        self.shown().state
+    }
+
+    /// The epoch of what is applied; none before the genesis.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.shown().applied.progress.rules.as_ref().map(|rules| rules.epoch)
+    }
+
+    /// What is said to those who ask.
+    pub fn status(&self) -> ViewStatusReply {
+        let shown = self.shown();
+        let progress = &shown.applied.progress;
+        ViewStatusReply {
+            epoch: progress.rules.as_ref().map(|rules| rules.epoch),
+            serves: self.serves.clone(),
+            state: shown.state,
+            oldest: progress.oldest,
+            applied: progress.applied,
+            durable: shown.durable,
+            checkpoint: shown.applied.checkpoint,
+            committed: shown.committed,
+            facts: progress.facts,
+            window: progress.rules.as_ref().map_or(0, |rules| rules.window),
+            calls: shown.calls,
+        }
+    }
+
+    /// The number of this state of the board.
+    pub fn edition(&self) -> u64 {
+        self.shown().edition
+    }
+
+    /// Waits until the board has changed since an edition.
+    pub async fn changed_since(&self, edition: u64) {
+        self.wait(|shown| (shown.edition != edition).then_some(())).await
+    }
+
+    /// Waits until an index is applied, no longer than until the deadline.
+    pub async fn applied(&self, env: &Env, index: LogIndex, deadline: Option<Instant>) -> Result<(), CallError> {
+        self.reached(env, index, deadline, |applied| applied.progress.applied).await
+    }
+
+    /// Waits until an index is judged, no longer than until the deadline.
+    pub async fn judged(&self, env: &Env, index: LogIndex, deadline: Option<Instant>) -> Result<(), CallError> {
+        self.reached(env, index, deadline, |applied| applied.judged).await
+    }
+
+    async fn reached(
+        &self,
+        env: &Env,
+        index: LogIndex,
+        deadline: Option<Instant>,
+        of: impl Fn(&Applied) -> LogIndex,
+    ) -> Result<(), CallError> {
+        if of(&self.shown().applied) >= index {
+            return Ok(());
+        }
+        let deadline = deadline.unwrap_or_else(|| env.now() + WAIT_MAX);
+        let waited = self.wait(|shown| (of(&shown.applied) >= index).then_some(()));
+        env.timeout_at(deadline, waited).await.map_err(|_| {
+            let has = of(&self.shown().applied);
+            CallError::elsewhere(Code::Ahead, format!("this view waited for entry {index}, and has got to {has} only"))
+        })
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Shown)) {
+        let mut shown = self.shown();
+        change(&mut shown);
+        shown.edition += 1;
+        drop(shown);
+        self.changed.notify_waiters();
+    }
+
+    async fn wait<T>(&self, look: impl Fn(&Shown) -> Option<T>) -> T {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let seen = look(&self.shown());
+            match seen {
+                Some(found) => return found,
+                None => changed.await,
+            }
+        }
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().expect("nothing panics while it holds this")
+    }
+}
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        self.0.shown().calls -= 1;
+    }
+}
