@@ -48,15 +48,24 @@ impl Builder {
         fact[0].can_be_subject()?;
         fact[1].can_be_predicate()?;
         graph.as_ref().map_or(Ok(()), Term::can_be_graph)?;
-        for term in fact.iter().chain(&graph) {
-            if !self.numbers.contains_key(term) {
-                term.check()?;
-            }
-        }
-        let [subject, predicate, object] = fact.map(|term| self.number_of(term));
-        Ok(FactRef { subject, predicate, object, graph: graph.map(|term| self.number_of(term)) })
+        // Terms of the table were checked when they came in: all must be good before any comes in.
+        let known = |term: &Term| match self.numbers.get(term) {
+            Some(number) => Ok(Some(*number)),
+            None => term.check().map(|()| None),
+        };
+        let [s, p, o] = &fact;
+        let [s, p, o] = [known(s)?, known(p)?, known(o)?];
+        let g = graph.as_ref().map_or(Ok(None), known)?;
+        let [subject, predicate, object] = fact;
+        Ok(FactRef {
+            subject: s.unwrap_or_else(|| self.number_of(subject)),
+            predicate: p.unwrap_or_else(|| self.number_of(predicate)),
+            object: o.unwrap_or_else(|| self.number_of(object)),
+            graph: graph.map(|graph| g.unwrap_or_else(|| self.number_of(graph))),
+        })
     }
 
+    /// The number of a term that may be new.
     fn number_of(&mut self, term: Term) -> u32 {
         let next = self.numbers.len() as u32;
         let bytes = text_bytes(&term);
@@ -80,6 +89,11 @@ impl Builder {
     /// At most so many bytes will the terms and facts so far take, before compression.
     pub fn bytes(&self) -> usize {
         self.term_bytes + self.len() * FACT_BYTES
+    }
+
+    /// At most so many bytes does one more fact add.
+    pub fn bytes_of(fact: &[Term; 3], graph: Option<&Term>) -> usize {
+        fact.iter().chain(graph).map(text_bytes).sum::<usize>() + FACT_BYTES
     }
 
     /// The transaction. `reads` may come in any order and more than once; above
