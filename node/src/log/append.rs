@@ -100,7 +100,7 @@ pub(super) async fn append(log: Arc<Log>, mut call: Handle<LogAppend>) -> Result
                     let deadline = log.env.now() + log.options.append_timeout;
                     let deadline = call.deadline.map_or(deadline, |d| d.min(deadline));
                     for proposal in proposals {
-                        let new = log.queue.push(&log, proposal, forwarded, deadline)?;
+                        let new = log.queue.push(&log.options.node, proposal, forwarded, deadline)?;
                         asked_bytes += new.bytes;
                         asked.push_back(new);
                     }
@@ -215,7 +215,7 @@ impl Queue {
 
     fn push(
         &self,
-        log: &Log,
+        me: &Name,
         mut proposal: Proposal,
         forwarded: bool,
         deadline: Instant,
@@ -225,7 +225,7 @@ impl Queue {
             return Err(AppendError::TooLarge { bytes });
         }
         if !forwarded || proposal.origin.is_none() {
-            proposal.origin = Some(self.origin(&log.options.node));
+            proposal.origin = Some(self.origin(me));
         }
         let size = self.held.hold(bytes + PROPOSAL_BYTES)?;
         let bytes = size.bytes;
@@ -335,7 +335,8 @@ fn refuse_forwarded(log: &Log, leader: Option<Name>) {
     };
     for waiting in refused {
         // The receiver is gone if its call is.
-        let _ = waiting.answer.send(Err(AppendError::NotLeader { me: log.options.node.clone(), leader: leader.clone() }));
+        let _ =
+            waiting.answer.send(Err(AppendError::NotLeader { me: log.options.node.clone(), leader: leader.clone() }));
     }
 }
 
@@ -465,5 +466,104 @@ impl Sent<'_> {
 impl Drop for Sent<'_> {
     fn drop(&mut self) {
         self.log.queue.put_back(std::mem::take(&mut self.waiting).into_iter());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    /// A queue, and what pushes a body of so many bytes into it, from a client or forwarded.
+    fn queue(bytes_max: usize) -> (Queue, impl Fn(&Queue, usize, bool) -> Result<Asked, AppendError>) {
+        let push = |queue: &Queue, bytes: usize, forwarded: bool| {
+            let origin = forwarded.then(|| Origin { node: name("log-or"), boot: 1, sequence: 7 });
+            let proposal = Proposal { origin, body: Bytes::from(vec![0; bytes]) };
+            queue.push(&name("log-va"), proposal, forwarded, far())
+        };
+        (Queue::new(9, bytes_max), push)
+    }
+
+    fn far() -> Instant {
+        let env = beam_wire::env::Env::real(std::sync::Arc::new(Nowhere));
+        env.now() + Duration::from_secs(3600)
+    }
+
+    struct Nowhere;
+
+    impl beam_wire::env::Dns for Nowhere {
+        fn srv<'a>(
+            &'a self,
+            name: &'a str,
+        ) -> futures::future::BoxFuture<'a, Result<beam_wire::env::SrvAnswer, beam_wire::env::DnsError>> {
+            Box::pin(async move { Err(beam_wire::env::DnsError::NoSuchName(name.into())) })
+        }
+    }
+
+    fn sequences(taken: &[Waiting]) -> Vec<u64> {
+        taken.iter().map(|w| w.proposal.origin.as_ref().unwrap().sequence).collect()
+    }
+
+    #[test]
+    fn proposals_are_taken_in_order_by_bytes_and_one_at_least() {
+        let (queue, push) = queue(1 << 20);
+        let _asked: Vec<_> = [100, 100, 5000, 100].map(|bytes| push(&queue, bytes, false).unwrap()).into();
+        assert_eq!(sequences(&queue.take(2 * (100 + PROPOSAL_BYTES))), [0, 1]);
+        assert_eq!(sequences(&queue.take(1000)), [2], "one at least");
+        assert_eq!(sequences(&queue.take(1000)), [3]);
+        assert_eq!(sequences(&queue.take(1000)), [0; 0]);
+    }
+
+    #[test]
+    fn what_is_put_back_comes_first_and_keeps_its_origin() {
+        let (queue, push) = queue(1 << 20);
+        let _asked: Vec<_> = [1, 1, 1].map(|bytes| push(&queue, bytes, false).unwrap()).into();
+        let taken = queue.take(2 * (1 + PROPOSAL_BYTES));
+        queue.put_back(taken.into_iter());
+        assert_eq!(sequences(&queue.take(1 << 20)), [0, 1, 2]);
+    }
+
+    #[test]
+    fn nobody_waits_for_it_so_it_is_not_proposed() {
+        let (queue, push) = queue(1 << 20);
+        let gone = push(&queue, 1, false).unwrap();
+        let _here = push(&queue, 1, false).unwrap();
+        drop(gone);
+        assert_eq!(sequences(&queue.take(1 << 20)), [1]);
+    }
+
+    #[test]
+    fn a_full_queue_refuses_until_something_is_answered() {
+        let (queue, push) = queue(2 * (50 + PROPOSAL_BYTES));
+        let _first = push(&queue, 50, false).unwrap();
+        let _second = push(&queue, 50, false).unwrap();
+        let full = push(&queue, 50, false).err().unwrap();
+        assert_eq!(CallError::from(full).code, Code::Overloaded);
+        let taken = queue.take(1);
+        assert!(push(&queue, 50, false).is_err(), "what is on its way counts");
+        drop(taken);
+        assert!(push(&queue, 50, false).is_ok());
+    }
+
+    #[test]
+    fn the_node_that_took_a_proposal_first_names_it() {
+        let (queue, push) = queue(1 << 20);
+        let _own = push(&queue, 1, false).unwrap();
+        let _others = push(&queue, 1, true).unwrap();
+        let taken = queue.take(1 << 20);
+        assert_eq!(taken[0].proposal.origin, Some(Origin { node: name("log-va"), boot: 9, sequence: 0 }));
+        assert_eq!(taken[1].proposal.origin, Some(Origin { node: name("log-or"), boot: 1, sequence: 7 }));
+    }
+
+    #[test]
+    fn a_body_above_the_limit_is_refused_for_good() {
+        let (queue, push) = queue(usize::MAX);
+        assert!(push(&queue, BODY_BYTES_MAX, false).is_ok());
+        let refused: CallError = push(&queue, BODY_BYTES_MAX + 1, false).err().unwrap().into();
+        assert_eq!((refused.code, refused.retry), (Code::TooLarge, Retry::Never));
     }
 }

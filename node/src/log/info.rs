@@ -32,7 +32,12 @@ pub(super) fn info(log: &Log) -> LogInfoReply {
         datacenter: node.datacenter.clone(),
         raft_id: *id,
         voter: voters.contains(id),
-        matched: metrics.replication.as_ref().and_then(|r| r.get(id)).and_then(|m| m.as_ref()).map(|m| LogIndex(m.index)),
+        matched: metrics
+            .replication
+            .as_ref()
+            .and_then(|r| r.get(id))
+            .and_then(|m| m.as_ref())
+            .map(|m| LogIndex(m.index)),
     });
     LogInfoReply {
         node: log.options.node.clone(),

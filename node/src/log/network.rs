@@ -91,7 +91,10 @@ impl Network {
     /// A connection to a log node by name.
     pub async fn peer(&self, node: &Name, lane: Lane) -> Result<Peer, CallError> {
         let Some(address) = self.shared.directory.find(node) else {
-            return Err(CallError::elsewhere(Code::Unavailable, format!("DNS names no address of the log node {node}")));
+            return Err(CallError::elsewhere(
+                Code::Unavailable,
+                format!("DNS names no address of the log node {node}"),
+            ));
         };
         self.shared.peers.peer(&address.target(), lane).await
     }
@@ -110,15 +113,24 @@ impl Network {
 
     /// Refuses a message that is not for this node, or not from whom it says. A node that was not born
     /// yet takes the epoch of the first that passes.
-    pub fn check(&self, envelope: &Envelope, from: &PeerInfo, membership: &StoredMembership) -> Result<(), Misdirected> {
+    pub fn check(
+        &self,
+        envelope: &Envelope,
+        from: &PeerInfo,
+        membership: &StoredMembership,
+    ) -> Result<(), Misdirected> {
         let me = &self.shared;
-        check(envelope, &from.identity, &Receiver {
-            cluster: &me.cluster,
-            node: &me.me,
-            raft_id: me.store.raft_id(),
-            epoch: me.store.epoch(),
-            membership,
-        })
+        check(
+            envelope,
+            &from.identity,
+            &Receiver {
+                cluster: &me.cluster,
+                node: &me.me,
+                raft_id: me.store.raft_id(),
+                epoch: me.store.epoch(),
+                membership,
+            },
+        )
     }
 
     fn answered(&self, node: &Name) {
@@ -406,4 +418,111 @@ impl Client {
 
 fn encode<M: Serialize>(message: &M) -> RaftBytes {
     RaftBytes(codec::encode(message).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::types::{Entry, LogCommand, LogId, Membership};
+    use super::*;
+    use beam_wire::identity::Role;
+    use beam_wire::ids::{Epoch, Origin};
+    use openraft::EntryPayload;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn node(node: &str) -> LogNode {
+        LogNode { node: name(node), datacenter: name("va") }
+    }
+
+    fn certified(node: &str) -> Identity {
+        let (cluster, datacenter) = (name("beam"), name("va"));
+        Identity::Node { cluster, datacenter, node: name(node), roles: vec![Role::Log] }
+    }
+
+    fn membership() -> Membership {
+        let nodes = BTreeMap::from([(1, node("a")), (2, node("b"))]);
+        Membership::new(vec![[1, 2].into()], nodes).unwrap()
+    }
+
+    /// Node `a` gets what `change` makes of a right message of `b`.
+    fn verdict(epoch: Option<u64>, certified: &Identity, change: impl Fn(&mut Envelope)) -> Result<(), String> {
+        let mut envelope = Envelope {
+            cluster: name("beam"),
+            epoch: Some(Epoch(1)),
+            from: name("b"),
+            from_raft_id: 2,
+            to: name("a"),
+            to_raft_id: 1,
+        };
+        change(&mut envelope);
+        let me = Receiver {
+            cluster: &name("beam"),
+            node: &name("a"),
+            raft_id: 1,
+            epoch: epoch.map(Epoch),
+            membership: &StoredMembership::new(None, membership()),
+        };
+        check(&envelope, certified, &me).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn only_messages_for_this_node_from_whom_they_say_pass() {
+        let b = certified("b");
+        assert_eq!(verdict(Some(1), &b, |_| {}), Ok(()));
+        assert_eq!(verdict(None, &b, |_| {}), Ok(()), "who is not born takes the epoch of the first");
+        let refused =
+            |certified: &Identity, change: &dyn Fn(&mut Envelope)| verdict(Some(1), certified, change).unwrap_err();
+        let table: [(&dyn Fn(&mut Envelope), &str); 6] = [
+            (&|e| e.cluster = name("other"), "the sender is of cluster other, this is beam"),
+            (&|e| e.to = name("c"), "the message is for c, this is a"),
+            (
+                &|e| e.to_raft_id = 9,
+                "the message is for the Raft id 9, which a no longer has: its disk was lost, it is 1 now",
+            ),
+            (&|e| e.from_raft_id = 1, "the Raft id 1 is a's, not b's"),
+            (&|e| e.epoch = Some(Epoch(2)), "the message is of epoch Some(2), this node is in epoch Some(1)"),
+            (&|e| e.epoch = None, "the message is of epoch None, this node is in epoch Some(1)"),
+        ];
+        for (change, why) in table {
+            assert_eq!(refused(&b, change), why);
+        }
+        let c = refused(&certified("c"), &|_| {});
+        assert!(c.starts_with("the message says that it is from b, the certificate says "), "{c}");
+        // Its node has lost its disk and drawn another id; nobody knows that one yet.
+        assert_eq!(verdict(Some(1), &b, |e| e.from_raft_id = 77), Ok(()));
+    }
+
+    fn hex(message: &impl Serialize) -> String {
+        codec::encode(message).iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// The bytes that log nodes of one release send to those of another.
+    #[test]
+    fn raft_messages_keep_their_bytes() {
+        let vote = Vote::new_committed(3, 7);
+        let id = |index| LogId::new(openraft::vote::RaftLeaderId::new(3, 7), index);
+        let origin = Origin { node: name("a"), boot: 5, sequence: 6 };
+        let payloads = [
+            EntryPayload::Blank,
+            EntryPayload::Normal(LogCommand::Data { origin, body: "xyz".into() }),
+            EntryPayload::Normal(LogCommand::Discard { before: 300 }),
+            EntryPayload::Membership(membership()),
+        ];
+        let entries: Vec<Entry> = (5..).zip(payloads).map(|(i, payload)| Entry { log_id: id(i), payload }).collect();
+        let append: AppendEntriesRequest<LogTypes> =
+            AppendEntriesRequest { vote, prev_log_id: Some(id(4)), entries, leader_commit: None };
+        let answer: StreamAppendResult<LogTypes> = Ok(Some(id(8)));
+        let ask: VoteRequest<LogTypes> = VoteRequest { vote, last_log_id: Some(id(8)), leadership_transfer: false };
+        let sent = [hex(&append), hex(&answer), hex(&VoteBody::PreVote(ask)), hex(&HeartbeatBody::Beats { vote })];
+        let golden = [
+            "0307010103070404030705000307060100016105060378797a0307070101ac02030708020102010202010161027661020162027661\
+             00",
+            "0001030708",
+            "010307010103070800",
+            "01030701",
+        ];
+        assert_eq!(sent, golden);
+    }
 }

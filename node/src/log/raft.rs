@@ -5,9 +5,9 @@ use super::birth::{self, Birth};
 use super::disk::Disk;
 use super::machine::Machine;
 use super::network::{HeartbeatBody, Network};
+use super::runtime;
 use super::store::{LogStore, StoreError, StoreOptions};
 use super::types::{LogId, LogNode, LogTypes, Vote, Watch};
-use super::runtime;
 use beam_wire::codec;
 use beam_wire::env::{Env, Task};
 use beam_wire::error::{CallError, Code};
@@ -15,8 +15,8 @@ use beam_wire::ids::{Epoch, Name};
 use beam_wire::message::raft::{RaftBytes, RaftHeartbeat};
 use beam_wire::quic::directory::Directory;
 use beam_wire::quic::{CallOptions, Lane, Peers};
-use openraft::async_runtime::{WatchReceiver, WatchSender};
 use openraft::async_runtime::watch::Watch as _;
+use openraft::async_runtime::{WatchReceiver, WatchSender};
 use openraft::{Config, Instant as _, Raft, ServerState, SnapshotPolicy};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -104,7 +104,7 @@ impl LogOptions {
             max_in_snapshot_log_to_keep: u64::MAX,
             replication_lag_threshold: u64::MAX,
             // The frame's limit cuts a request before this does.
-            max_payload_entries: 1024,
+            max_payload_entries: 512,
             api_batch_capacity: 4096,
             api_batch_linger_ms: 0,
             ..Config::default()
@@ -181,7 +181,8 @@ impl Log {
         let birth = Birth::new();
         let machine = Machine::new(store.clone(), birth.watches_applied());
         let discarded = machine.discarded();
-        let network = Network::new(env.clone(), options.cluster.clone(), options.node.clone(), peers, directory, store.clone());
+        let network =
+            Network::new(env.clone(), options.cluster.clone(), options.node.clone(), peers, directory, store.clone());
         let raft = Raft::new(store.raft_id(), config, network.clone(), store.clone(), machine);
         let raft = raft.await.map_err(|e| LogError::Raft(e.to_string()))?;
         let queue = Queue::new(env.random_u64(), options.queue_bytes_max);
@@ -373,7 +374,8 @@ async fn place(log: Arc<Log>) {
     let mut well_since: Option<(u64, Instant)> = None;
     loop {
         log.env.sleep(log.options.heartbeat).await;
-        let target = (log.options.datacenter != preferred && log.leads() == Leads::Me).then(|| caught_up(&log, &preferred));
+        let target =
+            (log.options.datacenter != preferred && log.leads() == Leads::Me).then(|| caught_up(&log, &preferred));
         let Some(target) = target.flatten() else {
             well_since = None;
             continue;
@@ -412,6 +414,9 @@ fn caught_up(log: &Log, datacenter: &Name) -> Option<u64> {
     })
 }
 
+/// A snapshot of ours is a few hundred bytes in memory.
+const SNAPSHOT_WITHIN: Duration = Duration::from_secs(1);
+
 /// Lets entries go that a discard has named: a snapshot must stand there before openraft purges.
 async fn discard(log: Arc<Log>, mut discarded: Watch<Option<LogId>>) -> Result<(), String> {
     let gone = |_| "the log's state machine is gone".to_string();
@@ -419,11 +424,48 @@ async fn discard(log: Arc<Log>, mut discarded: Watch<Option<LogId>>) -> Result<(
     loop {
         let upto = *discarded.borrow_and_update();
         if let Some(upto) = upto.filter(|upto| log.store.state().purged < Some(*upto)) {
-            log.raft.trigger().snapshot().await.map_err(stopped)?;
             let mut snapshots = log.raft.watch_snapshot_progress();
-            snapshots.wait_until_ge(&Some(upto)).await.map_err(|_| "Raft is gone".to_string())?;
+            while snapshots.get() < Some(upto) {
+                // One that is being made already may stand before this point: then ask once more.
+                log.raft.trigger().snapshot().await.map_err(stopped)?;
+                let made = log.env.timeout(SNAPSHOT_WITHIN, snapshots.wait_until_ge(&Some(upto))).await;
+                if let Ok(made) = made {
+                    made.map_err(|_| "Raft is gone".to_string())?;
+                }
+            }
             log.raft.trigger().purge_log(upto.index).await.map_err(stopped)?;
         }
         discarded.changed().await.map_err(gone)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> LogOptions {
+        let name = |text: &str| Name::new(text).unwrap();
+        let member = LogNode { node: name("log-va"), datacenter: name("va") };
+        LogOptions::new(name("beam"), name("log-va"), name("va"), vec![member])
+    }
+
+    #[test]
+    fn the_defaults_agree_with_each_other_and_with_what_safety_needs() {
+        let options = options();
+        let config = options.openraft().unwrap();
+        assert_eq!(config.enable_leader_restore, Some(false));
+        assert_eq!(config.enable_pre_vote, Some(true));
+        assert_eq!(config.snapshot_policy, SnapshotPolicy::Never);
+        // An idle leader's newest answer is as old as a heartbeat, a tick of openraft's, and a round trip.
+        let longest_round_trip = Duration::from_millis(130);
+        let tick = options.heartbeat * 13 / 64;
+        assert!(options.heartbeat > longest_round_trip);
+        assert!(options.election_max > options.heartbeat + tick + longest_round_trip);
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_refused() {
+        let options = LogOptions { heartbeat: Duration::from_millis(500), ..options() };
+        assert!(matches!(options.openraft(), Err(LogError::Options(_))));
     }
 }

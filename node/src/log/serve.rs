@@ -7,9 +7,7 @@ use super::types::{LogTypes, Vote};
 use super::{append, info, read};
 use beam_wire::codec;
 use beam_wire::error::{CallError, Code};
-use beam_wire::message::raft::{
-    Envelope, RaftBytes, RaftHeartbeat, RaftPipe, RaftSnapshot, RaftTransfer, RaftVote,
-};
+use beam_wire::message::raft::{Envelope, RaftBytes, RaftHeartbeat, RaftPipe, RaftSnapshot, RaftTransfer, RaftVote};
 use beam_wire::message::{Kind, log as message};
 use beam_wire::quic::{Handle, Incoming, ItemReader, PeerInfo};
 use futures::stream::FuturesUnordered;
