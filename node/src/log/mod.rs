@@ -21,15 +21,22 @@
 pub mod append;
 pub mod birth;
 pub mod disk;
+pub mod disk_sim;
 pub mod info;
 pub mod machine;
+mod meta;
 pub mod network;
+mod open;
 pub mod raft;
 pub mod read;
 pub mod runtime;
+mod segment;
 pub mod serve;
 pub mod store;
+mod stored;
+mod tail;
 pub mod types;
+mod writer;
 
 pub use raft::{LogError, LogOptions};
 
@@ -92,3 +99,6 @@ impl LogRole {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,6 +58,15 @@ pub struct LogNode {
     pub datacenter: Name,
 }
 
+/// openraft's suite of storage cases makes nodes up.
+#[cfg(test)]
+impl Default for LogNode {
+    fn default() -> Self {
+        let name: Name = "made-up".parse().expect("this is a name");
+        Self { node: name.clone(), datacenter: name }
+    }
+}
+
 impl fmt::Display for LogNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} in {}", self.node, self.datacenter)

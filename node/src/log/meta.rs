@@ -1,0 +1,214 @@
+//! The metadata file: who this node is, its vote, how far it is, and which segments there are.
+//!
+//! A change is one transaction of one small redb file. What has not changed is not written.
+
+use super::disk::{Disk, DiskFile};
+use super::store::StoreError;
+use super::stored::{StoredLogId, StoredMembers, StoredVote};
+use super::types::{LogId, StoredMembership, Vote};
+use beam_wire::codec::{self, DecodeError};
+use beam_wire::ids::{Epoch, Name};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The format of the metadata that this version writes, and the only one that it reads.
+pub const META_FORMAT: u32 = 1;
+/// The file's name.
+pub const META: &str = "meta";
+/// Its name until its first commit is durable: a torn first commit must not count as existing.
+pub const META_NEW: &str = "meta.new";
+
+const TABLE: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+/// A vote or a list of segments is some 100 bytes.
+const CACHE_BYTES: usize = 1 << 20;
+
+/// All that the metadata file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetaState {
+    /// Drawn when the directory was empty.
+    pub raft_id: u64,
+    pub cluster: Name,
+    /// None until the cluster was born, as far as this node knows.
+    pub epoch: Option<Epoch>,
+    pub vote: Option<Vote>,
+    /// The newest entry known to be committed. It may lag.
+    pub committed: Option<LogId>,
+    /// The newest entry that is gone for good.
+    pub purged: Option<LogId>,
+    pub machine: Arc<MachineState>,
+    /// In the order of their indexes. Only the last is written to.
+    pub segments: Vec<SegmentRecord>,
+    /// The number of the next segment. Numbers are never used again.
+    pub next_segment: u64,
+}
+
+/// A segment that counts. Files that are not listed do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentRecord {
+    /// Its file is named after it.
+    pub number: u64,
+    /// The index of its first entry, or of the one that will be.
+    pub first: u64,
+}
+
+/// What the state machine remembers over a restart. It may lag behind the log, and is then made good
+/// by applying entries again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MachineState {
+    /// The newest entry that was applied.
+    pub applied: Option<LogId>,
+    /// The newest entry that a committed discard lets go.
+    pub discarded: Option<LogId>,
+    /// The membership at `discarded` (or the first one), and all later ones, in order.
+    pub memberships: Vec<StoredMembership>,
+}
+
+impl MachineState {
+    /// The membership that holds at an entry.
+    pub fn membership_at(&self, at: Option<LogId>) -> StoredMembership {
+        let index = |id: &Option<LogId>| id.as_ref().map(|id| id.index);
+        let holds = |m: &&StoredMembership| index(m.log_id()) <= index(&at);
+        self.memberships.iter().rev().find(holds).cloned().unwrap_or_default()
+    }
+
+    /// The newest membership.
+    pub fn membership(&self) -> StoredMembership {
+        self.memberships.last().cloned().unwrap_or_default()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredMachine {
+    applied: Option<StoredLogId>,
+    discarded: Option<StoredLogId>,
+    memberships: Vec<StoredMembers>,
+}
+
+/// The open file.
+pub struct Meta {
+    db: Database,
+    /// What the file holds.
+    written: BTreeMap<&'static str, Vec<u8>>,
+}
+
+impl Meta {
+    /// Makes the file. It counts only once everything in it is durable.
+    pub fn create(disk: &dyn Disk, state: &MetaState) -> Result<Self, StoreError> {
+        let mut meta = Self { db: database(disk.create(META_NEW)?, META_NEW)?, written: BTreeMap::new() };
+        meta.save(state)?;
+        disk.rename(META_NEW, META)?;
+        disk.sync_dir()?;
+        Ok(meta)
+    }
+
+    /// Opens and reads the file.
+    pub fn open(disk: &dyn Disk) -> Result<(Self, MetaState), StoreError> {
+        let db = database(disk.open(META)?, META)?;
+        let mut found = BTreeMap::new();
+        for row in db.begin_read().at(META)?.open_table(TABLE).at(META)?.iter().at(META)? {
+            let (key, value) = row.at(META)?;
+            found.insert(key.value().to_owned(), value.value().to_vec());
+        }
+        let state = decode(&found)?;
+        Ok((Self { db, written: encode(&state) }, state))
+    }
+
+    /// Makes `state` durable: once the disk has settled, if it is simulated.
+    pub fn save(&mut self, state: &MetaState) -> Result<(), StoreError> {
+        let wanted = encode(state);
+        if wanted == self.written {
+            return Ok(());
+        }
+        let write = self.db.begin_write().at(META)?;
+        {
+            let mut table = write.open_table(TABLE).at(META)?;
+            for (key, value) in &wanted {
+                if self.written.get(key) != Some(value) {
+                    table.insert(key, value.as_slice()).at(META)?;
+                }
+            }
+        }
+        write.commit().at(META)?;
+        self.written = wanted;
+        Ok(())
+    }
+
+    /// Closes the file, so that it needs no repair.
+    pub fn close(self) -> Result<(), StoreError> {
+        self.db.close().at(META)
+    }
+}
+
+fn database(file: DiskFile, name: &str) -> Result<Database, StoreError> {
+    Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(file).at(name)
+}
+
+fn encode(state: &MetaState) -> BTreeMap<&'static str, Vec<u8>> {
+    let id = |id: &Option<LogId>| codec::encode(&id.map(StoredLogId::from));
+    let machine = StoredMachine {
+        applied: state.machine.applied.map(Into::into),
+        discarded: state.machine.discarded.map(Into::into),
+        memberships: state.machine.memberships.iter().map(Into::into).collect(),
+    };
+    BTreeMap::from([
+        ("format", META_FORMAT.to_le_bytes().to_vec()),
+        ("raft_id", codec::encode(&state.raft_id)),
+        ("cluster", codec::encode(&state.cluster)),
+        ("epoch", codec::encode(&state.epoch)),
+        ("vote", codec::encode(&state.vote.map(StoredVote::from))),
+        ("committed", id(&state.committed)),
+        ("purged", id(&state.purged)),
+        ("machine", codec::encode(&machine)),
+        ("segments", codec::encode(&state.segments)),
+        ("next_segment", codec::encode(&state.next_segment)),
+    ])
+}
+
+fn decode(found: &BTreeMap<String, Vec<u8>>) -> Result<MetaState, StoreError> {
+    let corrupt = |why: String| StoreError::Corrupt { file: META.into(), why };
+    let format = found.get("format").and_then(|v| Some(u32::from_le_bytes(v.as_slice().try_into().ok()?)));
+    match format {
+        Some(META_FORMAT) => {}
+        Some(found) => return Err(StoreError::UnknownFormat { file: META.into(), found, known: META_FORMAT }),
+        None => return Err(corrupt("it has no format number".into())),
+    }
+    let id = |id: Option<StoredLogId>| id.map(LogId::from);
+    let machine: StoredMachine = value(found, "machine")?;
+    let memberships = machine.memberships.into_iter().map(TryInto::try_into).collect::<Result<_, DecodeError>>();
+    let machine = MachineState {
+        applied: id(machine.applied),
+        discarded: id(machine.discarded),
+        memberships: memberships.map_err(|e| corrupt(format!("machine: {e}")))?,
+    };
+    Ok(MetaState {
+        raft_id: value(found, "raft_id")?,
+        cluster: value(found, "cluster")?,
+        epoch: value(found, "epoch")?,
+        vote: value::<Option<StoredVote>>(found, "vote")?.map(Into::into),
+        committed: id(value(found, "committed")?),
+        purged: id(value(found, "purged")?),
+        machine: Arc::new(machine),
+        segments: value(found, "segments")?,
+        next_segment: value(found, "next_segment")?,
+    })
+}
+
+fn value<T: DeserializeOwned>(found: &BTreeMap<String, Vec<u8>>, key: &str) -> Result<T, StoreError> {
+    let corrupt = |why: String| StoreError::Corrupt { file: META.into(), why };
+    let bytes = found.get(key).ok_or_else(|| corrupt(format!("it has no {key}")))?;
+    codec::decode(bytes).map_err(|e| corrupt(format!("{key}: {e}")))
+}
+
+/// Names the file of a redb error.
+pub(super) trait At<T> {
+    fn at(self, file: &str) -> Result<T, StoreError>;
+}
+
+impl<T, E: Into<redb::Error>> At<T> for Result<T, E> {
+    fn at(self, file: &str) -> Result<T, StoreError> {
+        self.map_err(|e| StoreError::database(file, e.into()))
+    }
+}

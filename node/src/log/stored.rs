@@ -1,0 +1,176 @@
+//! How the log's values look on disk. The structs here are the format: what openraft calls things
+//! may change with its versions, these bytes do not. `docs/disk-log.md` draws them.
+
+use super::types::{Entry, LogCommand, LogId, LogNode, Membership, StoredMembership, Vote};
+use beam_wire::codec::{self, DecodeError};
+use beam_wire::ids::Origin;
+use bytes::Bytes;
+use openraft::EntryPayload;
+use openraft::errors::MembershipError;
+use openraft::vote::leader_id_adv::LeaderId;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The format of entries that this version writes, and the only one that it reads.
+pub const ENTRY_FORMAT: u8 = 1;
+/// Format byte, then checksum.
+const ENTRY_HEADER_BYTES: usize = 9;
+
+/// Why the bytes at an index are not an entry.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    #[error("entry {index} ends within its header")]
+    Short { index: u64 },
+    #[error("entry {index} has format {found}, but this version of Beam reads only {ENTRY_FORMAT}: start a newer one")]
+    UnknownFormat { index: u64, found: u8 },
+    #[error("the bytes of entry {index} are not those that were written (checksum)")]
+    Checksum { index: u64 },
+    #[error("entry {index}: {source}")]
+    Malformed { index: u64, source: DecodeError },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredLogId {
+    term: u64,
+    leader: u64,
+    index: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredVote {
+    term: u64,
+    node: u64,
+    committed: bool,
+}
+
+/// `configs` has two sets while the membership changes, else one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredConfig {
+    configs: Vec<BTreeSet<u64>>,
+    nodes: BTreeMap<u64, LogNode>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredEntry {
+    term: u64,
+    leader: u64,
+    payload: StoredPayload,
+}
+
+#[derive(Serialize, Deserialize)]
+enum StoredPayload {
+    Blank,
+    Membership(StoredConfig),
+    Data { origin: Origin, body: Bytes },
+    Discard { before: u64 },
+}
+
+/// The value that lies at the entry's index.
+pub fn encode_entry(entry: &Entry) -> Vec<u8> {
+    let payload = match &entry.payload {
+        EntryPayload::Blank => StoredPayload::Blank,
+        EntryPayload::Membership(m) => StoredPayload::Membership(m.into()),
+        EntryPayload::Normal(LogCommand::Data { origin, body }) => {
+            StoredPayload::Data { origin: origin.clone(), body: body.clone() }
+        }
+        EntryPayload::Normal(LogCommand::Discard { before }) => StoredPayload::Discard { before: *before },
+    };
+    let leader = entry.log_id.leader_id;
+    let stored = StoredEntry { term: leader.term, leader: leader.node_id, payload };
+    let header = vec![0; ENTRY_HEADER_BYTES];
+    let mut bytes = postcard::to_extend(&stored, header).expect("our structs serialize");
+    bytes[0] = ENTRY_FORMAT;
+    let checksum = checksum(entry.log_id.index, &bytes[ENTRY_HEADER_BYTES..]);
+    bytes[1..ENTRY_HEADER_BYTES].copy_from_slice(&checksum);
+    bytes
+}
+
+/// Reads what [`encode_entry`] wrote for `index`.
+pub fn decode_entry(index: u64, bytes: &[u8]) -> Result<Entry, EntryError> {
+    let Some((header, rest)) = bytes.split_at_checked(ENTRY_HEADER_BYTES) else {
+        return Err(EntryError::Short { index });
+    };
+    if header[0] != ENTRY_FORMAT {
+        return Err(EntryError::UnknownFormat { index, found: header[0] });
+    }
+    if header[1..] != checksum(index, rest) {
+        return Err(EntryError::Checksum { index });
+    }
+    let malformed = |source| EntryError::Malformed { index, source };
+    let stored: StoredEntry = codec::decode(rest).map_err(malformed)?;
+    let payload = match stored.payload {
+        StoredPayload::Blank => EntryPayload::Blank,
+        StoredPayload::Membership(m) => EntryPayload::Membership(m.try_into().map_err(malformed)?),
+        StoredPayload::Data { origin, body } => EntryPayload::Normal(LogCommand::Data { origin, body }),
+        StoredPayload::Discard { before } => EntryPayload::Normal(LogCommand::Discard { before }),
+    };
+    let leader = LeaderId { term: stored.term, node_id: stored.leader };
+    Ok(Entry { log_id: LogId::new(leader, index), payload })
+}
+
+/// Covers the index, so that an entry that strayed to another place is found out too.
+fn checksum(index: u64, payload: &[u8]) -> [u8; 8] {
+    let hash = blake3::Hasher::new().update(&index.to_le_bytes()).update(payload).finalize();
+    hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes")
+}
+
+impl From<LogId> for StoredLogId {
+    fn from(id: LogId) -> Self {
+        Self { term: id.leader_id.term, leader: id.leader_id.node_id, index: id.index }
+    }
+}
+
+impl From<StoredLogId> for LogId {
+    fn from(id: StoredLogId) -> Self {
+        LogId::new(LeaderId { term: id.term, node_id: id.leader }, id.index)
+    }
+}
+
+impl From<Vote> for StoredVote {
+    fn from(vote: Vote) -> Self {
+        Self { term: vote.leader_id.term, node: vote.leader_id.node_id, committed: vote.committed }
+    }
+}
+
+impl From<StoredVote> for Vote {
+    fn from(vote: StoredVote) -> Self {
+        Vote { leader_id: LeaderId { term: vote.term, node_id: vote.node }, committed: vote.committed }
+    }
+}
+
+impl From<&Membership> for StoredConfig {
+    fn from(membership: &Membership) -> Self {
+        let nodes = membership.nodes().map(|(id, node)| (*id, node.clone())).collect();
+        Self { configs: membership.get_joint_config().clone(), nodes }
+    }
+}
+
+impl TryFrom<StoredConfig> for Membership {
+    type Error = DecodeError;
+
+    fn try_from(config: StoredConfig) -> Result<Self, DecodeError> {
+        let malformed = |e: MembershipError<u64>| DecodeError::Malformed { what: "Membership", why: e.to_string() };
+        Membership::new(config.configs, config.nodes).map_err(malformed)
+    }
+}
+
+/// A membership and where in the log it lies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredMembers {
+    at: Option<StoredLogId>,
+    config: StoredConfig,
+}
+
+impl From<&StoredMembership> for StoredMembers {
+    fn from(membership: &StoredMembership) -> Self {
+        Self { at: membership.log_id().as_ref().map(|id| (*id).into()), config: membership.membership().into() }
+    }
+}
+
+impl TryFrom<StoredMembers> for StoredMembership {
+    type Error = DecodeError;
+
+    fn try_from(members: StoredMembers) -> Result<Self, DecodeError> {
+        Ok(StoredMembership::new(members.at.map(Into::into), members.config.try_into()?))
+    }
+}
