@@ -111,6 +111,14 @@ impl Identity {
         }
     }
 
+    /// The words of its roles, as the URI has them; of a client, the one word.
+    pub fn role_names(&self) -> Vec<String> {
+        match self {
+            Self::Node { roles, .. } => roles.iter().map(Role::to_string).collect(),
+            Self::Client { role, .. } => vec![role.to_string()],
+        }
+    }
+
     /// Whether it is a node that does this.
     pub fn has_role(&self, role: Role) -> bool {
         self.roles().contains(&role)

@@ -53,7 +53,7 @@ struct Inner {
 
 /// What the wall clock says. Instants are tokio's, which is paused in simulation.
 #[derive(Clone, Copy, Debug)]
-enum Clock {
+pub(crate) enum Clock {
     System,
     /// The unix time at an instant of tokio's clock.
     Virtual {
@@ -213,6 +213,10 @@ impl Env {
     /// The wall clock, for TLS.
     pub fn time_provider(&self) -> Arc<dyn TimeProvider> {
         Arc::new(self.inner.clock)
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.inner.clock
     }
 
     /// Runs `future` so that [`Env::current`] is this one in it. Every task of [`Tasks`] is.

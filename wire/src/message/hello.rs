@@ -1,6 +1,7 @@
 //! The first call on every connection: who is there, and what it serves.
 
 use super::{Call, Kind, view::Served};
+use crate::identity::Identity;
 use crate::ids::{Epoch, Name};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,24 @@ pub struct Hello {
     pub serves: Vec<Served>,
     /// Drawn at random at each start of the process.
     pub boot: u64,
+}
+
+impl Hello {
+    /// What a certificate already says, for a process that drew `boot` at its start. It serves
+    /// nothing yet and knows no epoch.
+    pub fn of(identity: &Identity, boot: u64) -> Self {
+        Self {
+            cluster: identity.cluster().clone(),
+            epoch: None,
+            name: identity.name().clone(),
+            datacenter: identity.datacenter().cloned(),
+            roles: identity.role_names(),
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            format: crate::command::FORMAT,
+            serves: Vec::new(),
+            boot,
+        }
+    }
 }
 
 /// What a connection is for. A pair of peers has at most one of each that either side dialled.

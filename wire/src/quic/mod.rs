@@ -5,7 +5,7 @@
 //! their certificates. [`Peer::call`] makes a call; a [`Service`] answers those of others, in both
 //! directions on one connection.
 //!
-//! A call is one bidirectional stream of frames ([`frame`]). Cancelling it is resetting the stream
+//! A call is one bidirectional stream of frames. Cancelling it is resetting the stream
 //! both ways: dropping a [`Caller`] does, and the callee's handler is dropped at its next await.
 //!
 //! What this room promises:
@@ -19,6 +19,8 @@
 pub mod call;
 pub mod directory;
 pub mod endpoint;
+mod floor;
+mod frame;
 pub mod peer;
 pub mod peers;
 pub mod serve;
@@ -26,9 +28,10 @@ pub mod serve;
 pub use call::{CallOptions, Caller, ItemWriter, ReplyReader};
 pub use directory::{Directory, DirectoryOptions, NobodyKnown, NodeAddress};
 pub use endpoint::{Endpoint, EndpointError, EndpointOptions};
+pub use frame::{FRAME_BYTES_MAX, TraceContext};
 pub use peer::{Peer, PeerInfo};
 pub use peers::{Peers, Target};
-pub use serve::{Handle, Incoming, ItemReader, ReplyWriter, Service, TraceContext};
+pub use serve::{Handle, Incoming, ItemReader, ReplyWriter, Service};
 
 pub use crate::message::hello::Lane;
 
