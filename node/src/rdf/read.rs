@@ -7,7 +7,7 @@ use oxrdfio::{RdfFormat, RdfParseError, RdfParser, ReaderQuadParser};
 use position::Position;
 pub use position::Progress;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 mod position;
