@@ -170,3 +170,146 @@ proptest! {
         }
     }
 }
+
+mod role {
+    //! The role, fed from memory.
+    use super::super::status::Board;
+    use super::super::{ViewError, ViewOptions, ViewRole};
+    use super::*;
+    use beam_wire::env::{Dns, DnsError, Env, SrvAnswer};
+    use beam_wire::message::log::Entries;
+    use beam_wire::message::view::ViewState;
+    use beam_wire::{CallError, Code, Epoch};
+    use futures::future::BoxFuture;
+    use futures::stream::{self, Stream};
+    use futures::{FutureExt, StreamExt};
+    use std::sync::Arc;
+    use tokio::sync::mpsc;
+
+    struct NoDns;
+    impl Dns for NoDns {
+        fn srv<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<SrvAnswer, DnsError>> {
+            async { Err(DnsError::NoSuchName(name.to_owned())) }.boxed()
+        }
+    }
+
+    fn env() -> Env {
+        Env::real(Arc::new(NoDns))
+    }
+
+    fn options(directory: &Path) -> ViewOptions {
+        ViewOptions::new(model::cluster(), all(Range::partition(0, 2)), directory)
+    }
+
+    fn frame(model: &Model, first: u64, until: u64) -> Result<Entries, CallError> {
+        Ok(Entries {
+            epoch: Epoch(1),
+            committed: LogIndex(model.entries.len() as u64),
+            first: LogIndex(first),
+            entries: model.entries[first as usize - 1..until as usize].to_vec(),
+        })
+    }
+
+    type Frames = mpsc::UnboundedSender<Result<Entries, CallError>>;
+
+    fn log() -> (Frames, impl Stream<Item = Result<Entries, CallError>> + Send + Unpin) {
+        let (send, receive) = mpsc::unbounded_channel();
+        (send, stream::unfold(receive, |mut receive| async move { Some((receive.recv().await?, receive)) }).boxed())
+    }
+
+    #[tokio::test]
+    async fn it_boots_serves_drains_and_goes_on_where_it_was() {
+        let (env, directory, model) = (env(), tempfile::tempdir().unwrap(), Model::random(7, 100));
+        let (send, frames) = log();
+        let view = ViewRole::start_with(&env, options(directory.path()), |epoch, from| {
+            assert_eq!((epoch, from), (None, LogIndex(1)));
+            frames
+        });
+        let view = view.await.unwrap();
+        assert_eq!(view.status().state, ViewState::Booting);
+        send.send(frame(&model, 1, 60)).unwrap();
+        view.desk().board.applied(&env, LogIndex(60), None).await.unwrap();
+        assert_eq!(view.status().state, ViewState::Booting, "the log held 100 entries when it started");
+        assert_eq!(view.status().committed, LogIndex(100));
+        send.send(frame(&model, 61, 100)).unwrap();
+        view.ready().await;
+        assert_eq!((view.status().state, view.status().applied), (ViewState::Serving, LogIndex(100)));
+        while view.status().durable < LogIndex(100) {
+            let edition = view.desk().board.edition();
+            view.desk().board.changed_since(edition).await;
+        }
+        view.drain();
+        assert_eq!(view.status().state, ViewState::Draining);
+        view.stop(std::time::Duration::from_secs(1)).await.unwrap();
+        drop(view);
+
+        let (_send, frames) = log();
+        let view = ViewRole::start_with(&env, options(directory.path()), |epoch, from| {
+            assert_eq!((epoch, from), (Some(Epoch(1)), LogIndex(1)), "there is no checkpoint yet");
+            frames
+        });
+        assert_eq!(view.await.unwrap().status().applied, LogIndex(100));
+    }
+
+    #[tokio::test]
+    async fn it_is_not_opened_as_another_view() {
+        let (env, directory) = (env(), tempfile::tempdir().unwrap());
+        let start = |options| ViewRole::start_with(&env, options, |_, _| stream::pending());
+        drop(start(options(directory.path())).await.unwrap());
+        let other = |change: fn(&mut ViewOptions)| {
+            let mut options = options(directory.path());
+            change(&mut options);
+            options
+        };
+        let ranges = other(|options| options.serves = all(Range::partition(1, 2)));
+        let spaces = other(|options| options.serves.truncate(2));
+        let cluster = other(|options| options.cluster = "other".parse().unwrap());
+        for options in [ranges, spaces, cluster] {
+            let refused = start(options).await.err().expect("it holds something else").to_string();
+            assert!(refused.contains("empty directory"), "{refused}");
+        }
+        let nothing = other(|options| options.serves.clear());
+        assert!(matches!(start(nothing).await, Err(ViewError::Nothing)));
+        start(options(directory.path())).await.unwrap();
+    }
+
+    /// Every way in which a view ends by itself, and what it says then.
+    #[tokio::test]
+    async fn it_stops_with_a_reason() {
+        let discarded = || Err(CallError::never(Code::Discarded, "entry 1 was discarded, the log begins at 9"));
+        let genesis = || vec![model::genesis(10)];
+        let stranger = || {
+            let genesis = beam_wire::command::Genesis {
+                cluster: "stranger".parse().unwrap(),
+                epoch: Epoch(1),
+                format: 1,
+                slots_log2: 10,
+                window: 10,
+            };
+            vec![model::command(beam_wire::command::Command::Genesis(genesis))]
+        };
+        let upgrade = || vec![model::command(beam_wire::command::Command::Upgrade(999))];
+        let of = |epoch, first, entries| {
+            Ok(Entries { epoch: Epoch(epoch), committed: LogIndex(9), first: LogIndex(first), entries })
+        };
+        let cases = [
+            (vec![discarded()], "entry 1 was discarded"),
+            (vec![of(1, 1, stranger())], "cluster stranger"),
+            (vec![of(1, 1, genesis()), of(1, 2, upgrade())], "format 999"),
+            (vec![of(1, 1, genesis()), of(2, 2, Vec::new())], "epoch 2"),
+        ];
+        for (frames, reason) in cases {
+            let (env, directory, (send, log)) = (env(), tempfile::tempdir().unwrap(), log());
+            let view = ViewRole::start_with(&env, options(directory.path()), |_, _| log).await.unwrap();
+            let board: &Arc<Board> = &view.desk().board;
+            for frame in frames {
+                let next = frame.as_ref().map_or(1, |entries| entries.first.0);
+                board.applied(&env, LogIndex(next - 1), None).await.unwrap();
+                send.send(frame).unwrap();
+            }
+            let ended = env.tasks().ended().await;
+            assert_eq!(ended.name, "view.follow");
+            assert!(ended.why.contains(reason), "{} does not say {reason}", ended.why);
+        }
+    }
+}

@@ -311,3 +311,202 @@ impl Slots {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{self, Attempt, fact, term};
+    use super::*;
+    use beam_wire::Fact;
+
+    /// W in these tests.
+    const WINDOW: u64 = 10;
+
+    fn begun() -> Verdicts {
+        let mut verdicts = Verdicts::new();
+        assert!(matches!(verdicts.judge(LogIndex(1), &model::genesis(WINDOW)), Ok(Judged::Ruled)));
+        verdicts
+    }
+
+    fn judge(verdicts: &mut Verdicts, entry: &Entry) -> Option<Verdict> {
+        match verdicts.judge(verdicts.judged().next(), entry).unwrap() {
+            Judged::Skip => None,
+            Judged::Refused(verdict) => Some(verdict),
+            Judged::Ruled | Judged::Committed(_) => Some(Verdict::Committed),
+        }
+    }
+
+    fn skip_to(verdicts: &mut Verdicts, index: u64) {
+        while verdicts.judged().0 < index {
+            assert_eq!(judge(verdicts, &Entry::Skip), None);
+        }
+    }
+
+    /// Inserts one fact, of the subject with that number.
+    fn write(subject: u64, born: u64, random: u128) -> Attempt {
+        Attempt {
+            id: TransactionId { born: LogIndex(born), random },
+            read_index: born,
+            reads: Vec::new(),
+            epoch: 1,
+            deletes: Vec::new(),
+            inserts: vec![([term('s', subject), term('p', 0), term('o', 0)], None)],
+        }
+    }
+
+    fn reading(mut attempt: Attempt, read_index: u64, path: AccessPath) -> Entry {
+        attempt.read_index = read_index;
+        attempt.reads = vec![path.hash()];
+        attempt.entry()
+    }
+
+    fn rejected(rejection: Rejection) -> Option<Verdict> {
+        Some(Verdict::Rejected(rejection))
+    }
+
+    /// The one body with this format mark whose rest is that of a good command.
+    fn marked(format: u16) -> Entry {
+        let Entry::Data { body, .. } = write(7, 1, 7).entry() else { unreachable!("attempts have data") };
+        let mut body = body.to_vec();
+        body[..2].copy_from_slice(&format.to_le_bytes());
+        model::entry(body)
+    }
+
+    #[test]
+    fn every_verdict_and_its_boundaries() {
+        use Rejection::*;
+        let committed = Some(Verdict::Committed);
+        let with_epoch = |epoch| Attempt { epoch, ..write(1, 15, 1) }.entry();
+        let subject = |i| AccessPath::Subject(TermId::of(&term('s', i)));
+        // At 16: W = 10; subject 5 was written at 14 and nothing else; id {12, 99} was committed there.
+        let written = write(5, 12, 99);
+        let table = [
+            ("no data", Entry::Skip, None),
+            ("no command", model::entry(&b"\x01\0\0junk"[..]), rejected(Malformed)),
+            ("no format", model::entry(&b"\x01"[..]), rejected(Malformed)),
+            ("format 0", marked(0), rejected(Malformed)),
+            (
+                "a format that is not in force, though readable apart from its mark",
+                marked(2),
+                rejected(FormatNotInForce),
+            ),
+            ("a second genesis", model::genesis(WINDOW), rejected(SecondGenesis)),
+            ("an older epoch", with_epoch(0), rejected(WrongEpoch)),
+            ("a newer epoch", with_epoch(2), rejected(WrongEpoch)),
+            ("born just before", write(1, 15, 1).entry(), committed),
+            ("born at its own index", write(1, 16, 1).entry(), rejected(BornAhead)),
+            ("born later", write(1, u64::MAX, 1).entry(), rejected(BornAhead)),
+            ("read just before", Attempt { read_index: 15, ..write(1, 9, 1) }.entry(), committed),
+            ("read at its own index", Attempt { read_index: 16, ..write(1, 9, 1) }.entry(), rejected(ReadAhead)),
+            ("as old as the window", write(1, 6, 1).entry(), committed),
+            ("older than the window", write(1, 5, 1).entry(), Some(Verdict::Expired)),
+            ("the same id again", written.entry(), Some(Verdict::Duplicate { of: LogIndex(14) })),
+            ("the same id with other facts", write(6, 12, 99).entry(), Some(Verdict::Duplicate { of: LogIndex(14) })),
+            ("the same random bits, born elsewhere", write(1, 13, 99).entry(), committed),
+            ("the same birth, other random bits", write(1, 12, 98).entry(), committed),
+            (
+                "read before the write",
+                reading(write(1, 13, 1), 13, subject(5)),
+                Some(Verdict::Conflict { with: LogIndex(14) }),
+            ),
+            ("read at the write", reading(write(1, 13, 1), 14, subject(5)), committed),
+            ("read something else", reading(write(1, 13, 1), 13, subject(6)), committed),
+            ("wrote it blindly", Attempt { read_index: 1, ..write(5, 13, 1) }.entry(), committed),
+            ("a format that is in force already", model::command(Command::Upgrade(1)), committed),
+            // The order of the rules: whatever comes first wins.
+            ("wrong epoch, and born ahead", Attempt { epoch: 2, ..write(1, 16, 1) }.entry(), rejected(WrongEpoch)),
+            ("born ahead, and read ahead", Attempt { read_index: 20, ..write(1, 16, 1) }.entry(), rejected(BornAhead)),
+            ("read ahead, and expired", Attempt { read_index: 16, ..write(1, 5, 1) }.entry(), rejected(ReadAhead)),
+            (
+                "duplicate, and conflict",
+                reading(written.clone(), 13, subject(5)),
+                Some(Verdict::Duplicate { of: LogIndex(14) }),
+            ),
+        ];
+        for (what, entry, verdict) in table {
+            let mut verdicts = begun();
+            skip_to(&mut verdicts, 13);
+            assert_eq!(judge(&mut verdicts, &written.entry()), committed);
+            skip_to(&mut verdicts, 15);
+            assert_eq!(judge(&mut verdicts, &entry), verdict, "{what}");
+        }
+    }
+
+    #[test]
+    fn nothing_counts_before_the_genesis() {
+        let mut verdicts = Verdicts::new();
+        assert_eq!(judge(&mut verdicts, &Entry::Skip), None);
+        assert_eq!(judge(&mut verdicts, &write(1, 0, 1).entry()), rejected(Rejection::BeforeGenesis));
+        assert_eq!(judge(&mut verdicts, &model::command(Command::Upgrade(1))), rejected(Rejection::BeforeGenesis));
+        assert_eq!(judge(&mut verdicts, &marked(2)), rejected(Rejection::FormatNotInForce));
+        assert_eq!(judge(&mut verdicts, &model::entry(&b"junk"[..1])), rejected(Rejection::Malformed));
+        assert_eq!(judge(&mut verdicts, &model::genesis(WINDOW)), Some(Verdict::Committed));
+        assert_eq!(verdicts.rules().map(|rules| rules.window), Some(WINDOW));
+        assert_eq!(judge(&mut verdicts, &write(1, 0, 1).entry()), Some(Verdict::Committed));
+    }
+
+    #[test]
+    fn a_refused_transaction_leaves_no_trace() {
+        let mut verdicts = begun();
+        let path = AccessPath::Subject(TermId::of(&term('s', 5)));
+        skip_to(&mut verdicts, 19);
+        assert_eq!(judge(&mut verdicts, &write(5, 2, 1).entry()), Some(Verdict::Expired));
+        let refused = Attempt { epoch: 9, ..write(5, 19, 2) };
+        assert_eq!(judge(&mut verdicts, &refused.entry()), rejected(Rejection::WrongEpoch));
+        assert_eq!(judge(&mut verdicts, &reading(write(6, 19, 3), 19, path)), Some(Verdict::Committed));
+        assert_eq!(judge(&mut verdicts, &write(5, 19, 2).entry()), Some(Verdict::Committed));
+    }
+
+    /// Also one that changes nothing: its writer has seen the fact, and may rely on it.
+    #[test]
+    fn a_write_counts_for_every_class_of_its_facts() {
+        let quad = ([term('s', 1), term('p', 1), term('o', 1)], Some(term('g', 1)));
+        let Fact { subject: s, predicate: p, object: o, graph: g } = fact(&quad);
+        let classes = [
+            AccessPath::SubjectPredicateObject(s, p, o),
+            AccessPath::SubjectPredicate(s, p),
+            AccessPath::PredicateObject(p, o),
+            AccessPath::Subject(s),
+            AccessPath::Predicate(p),
+            AccessPath::Object(o),
+            AccessPath::Graph(g),
+            AccessPath::Everything,
+        ];
+        for path in classes {
+            for deleted in [true, false] {
+                let mut verdicts = begun();
+                let mut writer = Attempt { inserts: Vec::new(), ..write(1, 1, 1) };
+                if deleted { &mut writer.deletes } else { &mut writer.inserts }.push(quad.clone());
+                assert_eq!(judge(&mut verdicts, &writer.entry()), Some(Verdict::Committed));
+                let conflict = Some(Verdict::Conflict { with: LogIndex(2) });
+                assert_eq!(judge(&mut verdicts, &reading(write(2, 1, 2), 1, path)), conflict, "{path:?}");
+                assert_eq!(judge(&mut verdicts, &reading(write(2, 1, 3), 2, path)), Some(Verdict::Committed));
+            }
+        }
+    }
+
+    #[test]
+    fn an_id_is_known_for_as_long_as_it_can_come_again() {
+        let mut verdicts = begun();
+        let first = write(1, 1, 1);
+        assert_eq!(judge(&mut verdicts, &first.entry()), Some(Verdict::Committed));
+        skip_to(&mut verdicts, 1 + WINDOW - 1);
+        assert_eq!(judge(&mut verdicts, &first.entry()), Some(Verdict::Duplicate { of: LogIndex(2) }));
+        assert_eq!(judge(&mut verdicts, &first.entry()), Some(Verdict::Expired));
+        skip_to(&mut verdicts, 40);
+        assert_eq!(verdicts.ids.len(), 0);
+    }
+
+    #[test]
+    fn a_format_that_this_program_does_not_know_stops_it() {
+        let mut verdicts = begun();
+        let upgrade = model::command(Command::Upgrade(FORMAT + 1));
+        let stop = UnknownFormat { index: LogIndex(2), format: FORMAT + 1 };
+        assert_eq!(verdicts.judge(LogIndex(2), &upgrade).unwrap_err(), stop);
+        assert!(stop.to_string().contains("install a newer beam"), "{stop}");
+
+        let genesis =
+            Genesis { cluster: model::cluster(), epoch: Epoch(1), format: FORMAT + 1, slots_log2: 10, window: WINDOW };
+        let stopped = Verdicts::new().judge(LogIndex(1), &model::command(Command::Genesis(genesis)));
+        assert_eq!(stopped.unwrap_err(), UnknownFormat { index: LogIndex(1), format: FORMAT + 1 });
+    }
+}
