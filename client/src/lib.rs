@@ -1,1 +1,64 @@
-//! client
+//! The way into a Beam cluster for programs.
+//!
+//! A [`Client`] finds the cluster's api nodes by DNS, speaks to the nearest one that answers, and goes to
+//! another when that fails: first in the same datacenter, then in others. It proves who it is by a
+//! certificate, and checks theirs.
+//!
+//! ```no_run
+//! use beam_client::{Client, ClientOptions, Position};
+//! use beam_client::wire::env::{Env, dns::Resolver};
+//! use beam_client::wire::topology::Topology;
+//! use beam_certs::Credentials;
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let topology = Topology::load(Path::new("topology.toml"))?;
+//! let env = Env::real(Arc::new(Resolver::new(&topology.dns.servers)?));
+//! let tls = Credentials::load(Path::new("beam-data/certs"), "writer")?.tls(&env)?;
+//! let client = Client::connect(env, ClientOptions::of(&topology, tls)).await?;
+//!
+//! client.update("INSERT DATA { <urn:alice> <urn:knows> <urn:bob> }").await?;
+//!
+//! let mut answer = client.query("SELECT ?who { <urn:alice> <urn:knows> ?who }", Position::Latest).await?;
+//! while let Some(row) = answer.next().await? {
+//!     println!("{row:?}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it promises
+//!
+//! - Every write has an id that stays the same through all retries: it is done once, or not at all.
+//!   When that cannot be said in time, the error is [`ClientError::OutcomeUnknown`].
+//! - A query is sent again only before its first row was handed out: rows never come twice.
+//! - Every answer says the version of the database that it is of. A [`Session`] never goes back: it
+//!   sees its own writes, and what it has seen before.
+//! - Nothing waits for longer than [`ClientOptions::timeout`].
+//!
+//! Runnable examples are in `client/examples/`: `read_your_write` and `stream_large`.
+
+mod answer;
+mod client;
+mod error;
+mod nodes;
+mod session;
+
+pub use answer::{Answer, Everything, Row, Summary};
+pub use client::{Client, ClientOptions};
+pub use error::ClientError;
+pub use session::Session;
+
+pub use beam_wire as wire;
+pub use beam_wire::command::Builder;
+pub use beam_wire::ids::{Epoch, LogIndex, Position, TransactionId, Version};
+pub use beam_wire::message::api::{ApiStatusReply, Outcome, Shape, TransactReply};
+pub use beam_wire::term::Term;
+
+use beam_wire::message::view::{ViewState, ViewStatusReply};
+
+/// Whether a view answers queries, and is not about to stop.
+pub fn is_serving(view: &ViewStatusReply) -> bool {
+    view.state == ViewState::Serving
+}

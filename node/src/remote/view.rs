@@ -5,15 +5,19 @@
 //! It chooses nobody: that is the caller's part.
 
 use crate::remote::latency::Latency;
-use beam_wire::env::Env;
+use beam_wire::env::{Env, Task};
 use beam_wire::message::Call;
-use beam_wire::message::view::ViewStatusReply;
-use beam_wire::{CallError, Name};
+use beam_wire::message::view::{ViewStatus, ViewStatusReply};
+use beam_wire::quic::{CallOptions, Caller, Directory, Lane, NodeAddress, Peers};
+use beam_wire::{CallError, Code, Name, Role};
 use futures::future::BoxFuture;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt};
+use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// The views that can be asked, and asking them. Over the network, or in memory in tests.
@@ -136,6 +140,208 @@ impl Drop for Waiting {
         if !self.answered && waited >= self.record.latency(self.asking, 95) {
             self.record.answered(self.asking, waited);
         }
+    }
+}
+
+/// All views that DNS names, over the network. Clones share one table.
+#[derive(Clone)]
+pub struct RemoteViews {
+    shared: Arc<Shared>,
+    _following: Arc<Task>,
+}
+
+struct Shared {
+    env: Env,
+    peers: Peers,
+    directory: Directory,
+    datacenter: Name,
+    known: Mutex<BTreeMap<Name, Known>>,
+    changed: Notify,
+}
+
+/// A view that DNS names or has named.
+struct Known {
+    address: NodeAddress,
+    record: Arc<Record>,
+    /// What it says of itself, or why that is not known.
+    status: Result<Arc<ViewStatusReply>, CallError>,
+}
+
+/// A view that tells nothing for so long is taken for lost: it promises to tell every second.
+const SILENCE_MAX: Duration = Duration::from_secs(4);
+
+/// The pause after a connection failed, and the longest one, to which it doubles.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+impl RemoteViews {
+    /// Begins to follow every view that the directory names, now and later. Those of `datacenter` are at home.
+    pub fn start(env: &Env, peers: Peers, directory: Directory, datacenter: Name) -> RemoteViews {
+        let shared = Arc::new(Shared {
+            env: env.clone(),
+            peers,
+            directory,
+            datacenter,
+            known: Mutex::default(),
+            changed: Notify::new(),
+        });
+        let following = env.tasks().serve("views.find", find(shared.clone()));
+        RemoteViews { shared, _following: Arc::new(following) }
+    }
+
+    /// Every view that DNS names, by datacenter and name, and what it said last or why nothing is known.
+    pub fn all(&self) -> Vec<(NodeAddress, Result<Arc<ViewStatusReply>, CallError>)> {
+        let known = self.shared.known();
+        let mut all: Vec<_> = known.values().map(|k| (k.address.clone(), k.status.clone())).collect();
+        all.sort_by(|(a, _), (b, _)| (&a.datacenter, &a.node).cmp(&(&b.datacenter, &b.node)));
+        all
+    }
+}
+
+impl Views for RemoteViews {
+    fn table(&self) -> Vec<View> {
+        let view = |(node, known): (&Name, &Known)| {
+            let status = known.status.as_ref().ok()?.clone();
+            let datacenter = known.address.datacenter.clone();
+            let home = datacenter == self.shared.datacenter;
+            Some(View { node: node.clone(), datacenter, home, status, record: known.record.clone() })
+        };
+        self.shared.known().iter().filter_map(view).collect()
+    }
+
+    fn changed(&self) -> BoxFuture<'_, ()> {
+        // Listening begins here, not when the future is first polled.
+        let mut changed = Box::pin(self.shared.changed.notified());
+        changed.as_mut().enable();
+        changed
+    }
+
+    fn call<C: Call>(
+        &self,
+        view: &View,
+        asking: Asking,
+        request: C,
+        deadline: Instant,
+    ) -> BoxStream<'static, Result<C::Reply, CallError>> {
+        let waiting = Waiting::start(&self.shared.env, view, asking);
+        let begin = Answering::<C>::Asking { shared: self.shared.clone(), node: view.node.clone(), request, deadline };
+        stream::unfold((begin, waiting), |(answering, mut waiting)| async move {
+            let step = answering.next().await;
+            match step {
+                Ok(Some((reply, rest))) => {
+                    waiting.answered();
+                    Some((Ok(reply), (rest, waiting)))
+                }
+                Ok(None) => {
+                    waiting.answered();
+                    None
+                }
+                Err(error) => {
+                    waiting.failed();
+                    Some((Err(error), (Answering::Over, waiting)))
+                }
+            }
+        })
+        .boxed()
+    }
+}
+
+/// A call to a view, from the dialling on.
+enum Answering<C: Call> {
+    Asking { shared: Arc<Shared>, node: Name, request: C, deadline: Instant },
+    Reading(Caller<C>),
+    Over,
+}
+
+impl<C: Call> Answering<C> {
+    async fn next(self) -> Result<Option<(C::Reply, Self)>, CallError> {
+        let mut caller = match self {
+            Answering::Asking { shared, node, request, deadline } => {
+                let gone = || CallError::elsewhere(Code::Unavailable, format!("DNS no longer names view {node}"));
+                let target = shared.known().get(&node).map(|k| k.address.target()).ok_or_else(gone)?;
+                let peer = shared.peers.peer(&target, Lane::Calls).await?;
+                peer.call(&request, CallOptions { deadline: Some(deadline) }).await?
+            }
+            Answering::Reading(caller) => caller,
+            Answering::Over => return Ok(None),
+        };
+        let reply = caller.next().await?;
+        Ok(reply.map(|reply| (reply, Answering::Reading(caller))))
+    }
+}
+
+impl Shared {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<Name, Known>> {
+        self.known.lock().expect("no holder panics")
+    }
+
+    fn say(&self, node: &Name, status: Result<Arc<ViewStatusReply>, CallError>) {
+        if let Some(known) = self.known().get_mut(node) {
+            if let (Ok(_), Err(error)) = (&known.status, &status) {
+                tracing::info!(view = %node, %error, "a view is lost");
+            }
+            known.status = status;
+        }
+        self.changed.notify_waiters();
+    }
+}
+
+/// Keeps one follower for each view that DNS names.
+async fn find(shared: Arc<Shared>) {
+    // They end when this does.
+    let mut followers: BTreeMap<Name, Task> = BTreeMap::new();
+    let mut seen = None;
+    loop {
+        seen = match seen {
+            None => Some(shared.directory.version()),
+            Some(seen) => Some(shared.directory.changed(seen).await),
+        };
+        let named: BTreeMap<Name, NodeAddress> =
+            shared.directory.nodes_everywhere(Role::View).into_iter().map(|n| (n.node.clone(), n)).collect();
+        let mut known = shared.known();
+        known.retain(|node, known| named.get(node) == Some(&known.address));
+        followers.retain(|node, _| known.contains_key(node));
+        for (node, address) in named {
+            known.entry(node.clone()).or_insert_with(|| {
+                let record = Arc::new(Record::new(address.datacenter == shared.datacenter));
+                let status = Err(CallError::later(Code::Unavailable, 500, "not connected yet"));
+                let follower = follow(shared.clone(), address.clone());
+                followers.insert(node, shared.env.tasks().serve("views.follow", follower));
+                Known { address, record, status }
+            });
+        }
+        drop(known);
+        shared.changed.notify_waiters();
+    }
+}
+
+/// Stays connected with one view, and keeps what it says of itself.
+async fn follow(shared: Arc<Shared>, address: NodeAddress) {
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let mut heard = false;
+        let error = match listen(&shared, &address, &mut heard).await {
+            Ok(()) => CallError::elsewhere(Code::Disconnected, "it stopped telling how it is"),
+            Err(error) => error,
+        };
+        shared.say(&address.node, Err(error));
+        pause = if heard { PAUSE_FIRST } else { (pause * 2).min(PAUSE_MAX) };
+        // With jitter: api nodes that lost the same view would otherwise all come back at once.
+        let jittered = pause.mul_f64(0.5 + shared.env.random_below(1000) as f64 / 1000.0);
+        shared.env.sleep(jittered).await;
+    }
+}
+
+async fn listen(shared: &Shared, address: &NodeAddress, heard: &mut bool) -> Result<(), CallError> {
+    let peer = shared.peers.peer(&address.target(), Lane::Calls).await?;
+    let mut telling = pin!(peer.call(&ViewStatus { watch: true }, CallOptions { deadline: None }).await?);
+    loop {
+        let silent = |_| CallError::elsewhere(Code::Deadline, "it has not told how it is for a while");
+        match shared.env.timeout(SILENCE_MAX, telling.next()).await.map_err(silent)?? {
+            Some(status) => shared.say(&address.node, Ok(Arc::new(status))),
+            None => return Ok(()),
+        }
+        *heard = true;
     }
 }
 

@@ -1,0 +1,133 @@
+//! Why a call to the cluster failed.
+
+use beam_wire::command::CommandError;
+use beam_wire::quic::{EndpointError, NobodyKnown};
+use beam_wire::term::TermError;
+use beam_wire::{CallError, Code, Name, TransactionId};
+use std::time::Duration;
+
+/// Why a call to the cluster failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// No UDP socket, or a certificate that cannot be used.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// DNS names no api node.
+    #[error("no api node can be found: {0}")]
+    NoApiNode(#[from] NobodyKnown),
+    /// An api node refused the call, and others would too.
+    #[error("{node}: {error}")]
+    Refused {
+        /// The api node.
+        node: Name,
+        /// What it said.
+        error: CallError,
+    },
+    /// No api node answered in time. Nothing was changed.
+    #[error("no api node answered within {} s{}", .after.as_secs_f64(), and_the(.last))]
+    Unavailable {
+        /// How long was tried.
+        after: Duration,
+        /// The node that was asked last, and how it failed.
+        last: Option<(Name, CallError)>,
+    },
+    /// It cannot be said whether the write was done. A write with the same id is safe to try again
+    /// for a while.
+    #[error("it is not known whether the write was done{}", and_the(.last))]
+    OutcomeUnknown {
+        /// The id of the transaction.
+        id: TransactionId,
+        /// The node that was asked last, and how it failed.
+        last: Option<(Name, CallError)>,
+    },
+    /// The answer broke off after rows were handed out: ask again for all of it.
+    #[error("the answer of {node} broke off: {error}")]
+    BrokenOff {
+        /// The api node.
+        node: Name,
+        /// How it broke off.
+        error: CallError,
+    },
+    /// The term or fact is none that Beam stores.
+    #[error(transparent)]
+    Term(#[from] TermError),
+    /// The command is none.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}
+
+fn and_the(last: &Option<(Name, CallError)>) -> String {
+    last.as_ref().map(|(node, error)| format!("; the last, {node}: {error}")).unwrap_or_default()
+}
+
+impl ClientError {
+    /// Whether the same call may succeed if it is made again, after a pause. A write for which this is
+    /// true and that is not [`ClientError::OutcomeUnknown`] was not done.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            ClientError::Unavailable { .. } | ClientError::BrokenOff { .. } | ClientError::NoApiNode(_) => true,
+            // A conflict: what was read has changed. Reading again and trying anew can succeed.
+            ClientError::Refused { error, .. } => error.is_retryable() || error.code == Code::Conflict,
+            // Made again with another id it could be done twice.
+            ClientError::OutcomeUnknown { .. } => false,
+            ClientError::Endpoint(_) | ClientError::Term(_) | ClientError::Command(_) => false,
+        }
+    }
+
+    /// The code that the cluster gave, or the one that fits best; none for faults of this machine.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            ClientError::Refused { error, .. } => Some(error.code),
+            ClientError::BrokenOff { error, .. } => Some(error.code),
+            ClientError::NoApiNode(_) => Some(Code::Unavailable),
+            ClientError::Unavailable { last, .. } => {
+                Some(last.as_ref().map_or(Code::Unavailable, |(_, error)| error.code))
+            }
+            ClientError::OutcomeUnknown { .. } => Some(Code::OutcomeUnknown),
+            ClientError::Term(_) | ClientError::Command(_) => Some(Code::Invalid),
+            ClientError::Endpoint(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use beam_wire::LogIndex;
+
+    #[test]
+    fn each_error_says_whether_to_try_again() {
+        let node = || Name::new("api-va").unwrap();
+        let refused = |error| ClientError::Refused { node: node(), error };
+        let cases = [
+            (refused(CallError::never(Code::Invalid, "no SPARQL")), false, Some(Code::Invalid)),
+            (refused(CallError::never(Code::Denied, "a reader")), false, Some(Code::Denied)),
+            (refused(CallError::never(Code::Conflict, "read again")), true, Some(Code::Conflict)),
+            (ClientError::Unavailable { after: Duration::ZERO, last: None }, true, Some(Code::Unavailable)),
+            (
+                ClientError::Unavailable {
+                    after: Duration::from_secs(3),
+                    last: Some((node(), CallError::later(Code::NoQuorum, 500, "no majority"))),
+                },
+                true,
+                Some(Code::NoQuorum),
+            ),
+            (
+                ClientError::OutcomeUnknown { id: TransactionId::new(LogIndex(1), 2), last: None },
+                false,
+                Some(Code::OutcomeUnknown),
+            ),
+        ];
+        for (error, retryable, code) in cases {
+            assert_eq!((error.is_retryable(), error.code()), (retryable, code), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_last_node_is_named() {
+        let last = Some((Name::new("api-or").unwrap(), CallError::later(Code::NoQuorum, 500, "no majority")));
+        let error = ClientError::Unavailable { after: Duration::from_secs(3), last };
+        assert_eq!(error.to_string(), "no api node answered within 3 s; the last, api-or: no majority");
+    }
+}
