@@ -60,6 +60,7 @@ struct State {
     /// When the last sync that was asked for ends.
     busy_until: Option<Instant>,
     operations: u64,
+    syncs: u64,
     crash_at: Option<u64>,
     syncs_fail: bool,
     capacity: Option<u64>,
@@ -112,6 +113,7 @@ impl SimDisk {
             journal: Vec::new(),
             busy_until: None,
             operations: 0,
+            syncs: 0,
             crash_at: None,
             syncs_fail: false,
             capacity: None,
@@ -140,6 +142,11 @@ impl SimDisk {
     /// How many operations have changed something or synced.
     pub fn operations(&self) -> u64 {
         self.lock().operations
+    }
+
+    /// How many syncs were asked for.
+    pub fn syncs(&self) -> u64 {
+        self.lock().syncs
     }
 
     /// Whether power is on.
@@ -196,6 +203,7 @@ impl SimDisk {
 
     /// The caller has counted this as an operation.
     fn sync(&self, state: &mut State, target: Target) -> io::Result<()> {
+        state.syncs += 1;
         if state.syncs_fail {
             return Err(io::Error::other("this disk's syncs fail"));
         }

@@ -28,7 +28,7 @@ pub fn open_files(
     }
     let segments: Vec<_> = state.segments.iter().map(|r| Arc::new(Segment::listed(disk.clone(), *r))).collect();
     let listed = |name: &String| segments.iter().any(|s| s.name() == *name);
-    for name in names.iter().filter(|name| *name == META_NEW || is_segment_name(name) && !listed(name)) {
+    for name in disk.list()?.iter().filter(|name| *name == META_NEW || is_segment_name(name) && !listed(name)) {
         disk.remove(name)?;
     }
     let last = check(&segments, &state)?;

@@ -262,6 +262,11 @@ impl LogStore {
         self.done(|_| Change::Close).await
     }
 
+    #[cfg(test)]
+    pub(super) fn segment_count(&self) -> usize {
+        self.shared.memory().segments.len()
+    }
+
     /// What the state machine knew when it was last asked.
     pub(super) fn machine(&self) -> Arc<MachineState> {
         self.shared.memory().machine.clone()

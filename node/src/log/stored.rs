@@ -174,3 +174,57 @@ impl TryFrom<StoredMembers> for StoredMembership {
         Ok(StoredMembership::new(members.at.map(Into::into), members.config.try_into()?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    fn entry(payload: EntryPayload<LogCommand, u64, LogNode>) -> Entry {
+        Entry { log_id: LogId::new(LeaderId { term: 2, node_id: 300 }, 5), payload }
+    }
+
+    fn members() -> Membership {
+        let node = LogNode { node: "log-va".parse().unwrap(), datacenter: "va".parse().unwrap() };
+        Membership::new(vec![BTreeSet::from([300])], BTreeMap::from([(300, node)])).unwrap()
+    }
+
+    /// These bytes lie on disks. If this test must change, the format number must.
+    #[test]
+    fn entries_have_these_bytes() {
+        let origin = Origin { node: "a".parse().unwrap(), boot: 1, sequence: 2 };
+        let golden = [
+            (entry(EntryPayload::Blank), GOLDEN_BLANK),
+            (entry(EntryPayload::Membership(members())), GOLDEN_MEMBERSHIP),
+            (entry(EntryPayload::Normal(LogCommand::Data { origin, body: vec![7, 8, 9].into() })), GOLDEN_DATA),
+            (entry(EntryPayload::Normal(LogCommand::Discard { before: 4 })), GOLDEN_DISCARD),
+        ];
+        let found: Vec<String> = golden.iter().map(|(entry, _)| hex(&encode_entry(entry))).collect();
+        assert_eq!(found, golden.iter().map(|(_, bytes)| *bytes).collect::<Vec<_>>());
+        for (entry, _) in golden {
+            assert_eq!(decode_entry(5, &encode_entry(&entry)), Ok(entry));
+        }
+    }
+
+    const GOLDEN_BLANK: &str = "011eb4cdebfe374dee02ac0200";
+    const GOLDEN_MEMBERSHIP: &str = "019fe0f39193b967ba02ac02010101ac0201ac02066c6f672d7661027661";
+    const GOLDEN_DATA: &str = "01a5cbb9eb51a2f85602ac02020161010203070809";
+    const GOLDEN_DISCARD: &str = "0171b76fca6732c72002ac020304";
+
+    #[test]
+    fn other_bytes_are_refused() {
+        let bytes = encode_entry(&entry(EntryPayload::Blank));
+        assert_eq!(decode_entry(6, &bytes), Err(EntryError::Checksum { index: 6 }));
+        assert_eq!(decode_entry(5, &bytes[..8]), Err(EntryError::Short { index: 5 }));
+        for at in 1..bytes.len() {
+            let mut rotten = bytes.clone();
+            rotten[at] ^= 1;
+            assert_eq!(decode_entry(5, &rotten), Err(EntryError::Checksum { index: 5 }));
+        }
+        let newer = [&[2], &bytes[1..]].concat();
+        assert_eq!(decode_entry(5, &newer), Err(EntryError::UnknownFormat { index: 5, found: 2 }));
+    }
+}

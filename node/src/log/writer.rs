@@ -84,6 +84,15 @@ pub struct Files {
     closed: bool,
 }
 
+/// Entries that are flushed together, and the newest of the lazy changes that came among them. Those speak
+/// of entries that came before them.
+#[derive(Default)]
+struct Group {
+    entries: Vec<Entry>,
+    committed: Option<LogId>,
+    machine: Option<Arc<MachineState>>,
+}
+
 /// Writes jobs as they come, until told to close, until nobody can send more, or until the disk fails:
 /// then the node must stop.
 pub async fn write(
@@ -201,27 +210,20 @@ impl Files {
 
     /// Does all of it, in order, and returns when the real disk has it (a simulated one must settle).
     pub fn write(&mut self, changes: Vec<Change>) -> Result<(), StoreError> {
-        let mut entries = Vec::new();
+        let mut group = Group::default();
         for change in changes {
-            // Lazy changes speak of entries that came before them: those are flushed before any save.
             match change {
-                Change::Append(more) if entries.is_empty() => entries = more,
-                Change::Append(more) => entries.extend(more),
-                Change::Committed(id) => {
-                    self.state.committed = Some(id);
-                    self.lazy = true;
-                }
-                Change::Machine(machine) => {
-                    self.state.machine = machine;
-                    self.lazy = true;
-                }
+                Change::Append(more) if group.entries.is_empty() => group.entries = more,
+                Change::Append(more) => group.entries.extend(more),
+                Change::Committed(id) => group.committed = Some(id),
+                Change::Machine(machine) => group.machine = Some(machine),
                 other => {
-                    self.append(&std::mem::take(&mut entries))?;
+                    self.append(std::mem::take(&mut group))?;
                     self.change(other)?;
                 }
             }
         }
-        self.append(&entries)
+        self.append(group)
     }
 
     fn change(&mut self, change: Change) -> Result<(), StoreError> {
@@ -248,7 +250,8 @@ impl Files {
         Ok(())
     }
 
-    fn append(&mut self, mut entries: &[Entry]) -> Result<(), StoreError> {
+    fn append(&mut self, group: Group) -> Result<(), StoreError> {
+        let mut entries = group.entries.as_slice();
         while let Some(first) = entries.first() {
             let used = self.open_last(first.log_id.index)?;
             let segment = self.segments.last().expect("the last segment was just opened");
@@ -256,6 +259,13 @@ impl Files {
             self.open = Some(used + bytes);
             self.last = Some(entries[count - 1].log_id.index);
             entries = &entries[count..];
+        }
+        // Not sooner: a new segment saves, and a position beyond the end of the log would be taken, after a
+        // crash, for entries that were purged.
+        self.lazy |= group.committed.is_some() || group.machine.is_some();
+        self.state.committed = group.committed.or(self.state.committed);
+        if let Some(machine) = group.machine {
+            self.state.machine = machine;
         }
         Ok(())
     }

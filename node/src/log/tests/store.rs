@@ -1,1 +1,357 @@
+use super::*;
+use crate::log::disk::Directory;
+use crate::log::disk_sim::{Loss, SimDisk, SimDiskOptions};
+use crate::log::meta::META;
+use beam_wire::message::log::Entry as EntryContent;
+use openraft::storage::RaftLogReader;
+use redb::{Builder, TableDefinition};
 
+fn disk() -> SimDisk {
+    SimDisk::new(&Env::current(), SimDiskOptions::default())
+}
+
+fn segments(disk: &SimDisk) -> Vec<String> {
+    disk.list().unwrap().into_iter().filter(|name| name.starts_with("segment-")).collect()
+}
+
+async fn filled(disk: &SimDisk, count: u64) -> LogStore {
+    let mut store = open(disk).await.unwrap();
+    for index in 0..count {
+        append(&mut store, [data(1, index)]).await.unwrap();
+    }
+    store
+}
+
+/// Prevents: one fsync for each entry, which the slowest disk pays for.
+#[test]
+fn what_waits_is_flushed_together() {
+    run(async {
+        let slow = SimDiskOptions { sync: std::time::Duration::from_millis(5), ..Default::default() };
+        let disk = SimDisk::new(&Env::current(), slow);
+        let roomy = StoreOptions { segment_bytes: 1 << 20, ..options() };
+        let mut store = LogStore::open(&Env::current(), Arc::new(disk.clone()), roomy).await.unwrap();
+        append(&mut store, [data(1, 0)]).await.unwrap();
+        let before = disk.syncs();
+        let mut flushed = Vec::new();
+        for index in 1..200 {
+            flushed.push(append_only(&mut store, [data(1, index)]).await.unwrap());
+        }
+        for is_flushed in flushed {
+            is_flushed.await.unwrap().unwrap();
+        }
+        assert!(disk.syncs() - before < 20, "{} syncs for 199 appends", disk.syncs() - before);
+    });
+}
+
+/// Prevents: entries that are nowhere between the memory and the disk.
+#[test]
+fn entries_are_read_from_memory_and_disk_as_one_log() {
+    run(async {
+        let disk = disk();
+        let store = filled(&disk, 40).await;
+        assert!(segments(&disk).len() > 5);
+        let everything = all(&store).await;
+        assert_eq!(everything, (0..40).map(|i| data(1, i)).collect::<Vec<_>>());
+        for from in 0..40 {
+            let wanted: Vec<_> = (from..40.min(from + 7)).collect();
+            assert_eq!(indexes(&store.clone().try_get_log_entries(from..from + 7).await.unwrap()), wanted);
+            // Three of 228 bytes each fit.
+            let bounded = store.read(from, 99, 700).await.unwrap();
+            assert_eq!(bounded.iter().map(|(i, _)| *i).collect::<Vec<_>>(), Vec::from_iter(from..40.min(from + 3)));
+            let (index, EntryContent::Data { origin, .. }) = &store.read(from, from, 0).await.unwrap()[0] else {
+                panic!("entry {from} is data")
+            };
+            assert_eq!((*index, origin.sequence), (from, from));
+        }
+        assert_eq!(store.read(40, 99, 1000).await.unwrap(), []);
+    });
+}
+
+/// Prevents: a restart that takes as long as the log is, or that trusts bytes which have rotted: nothing
+/// but the ends is read at the start, and what is read later is checked.
+#[test]
+fn opening_reads_only_the_ends_and_reading_finds_what_rotted() {
+    run(async {
+        let disk = disk();
+        filled(&disk, 40).await.close().await.unwrap();
+        let name = &segments(&disk)[1];
+        let body = [&5u64.to_le_bytes()[..], &[1; 92]].concat();
+        let at = disk.bytes(name).unwrap().windows(100).position(|w| w == body).expect("the second segment holds 5");
+        disk.rot(name, at as u64 + 50).unwrap();
+        let store = open(&disk).await.unwrap();
+        let state = store.state();
+        assert_eq!((state.first, state.last, state.flushed), (0, Some(id(1, 39)), Some(39)));
+        assert_eq!(store.read(6, 39, usize::MAX).await.unwrap().len(), 34);
+        let error = store.read(0, 39, usize::MAX).await.unwrap_err().to_string();
+        assert!(error.contains(name.as_str()) && error.contains("entry 5"), "{error}");
+    });
+}
+
+/// Prevents: readers that slow each other or the writer down to one at a time, or see a half-done log.
+#[test]
+fn many_read_while_one_appends() {
+    run(async {
+        let disk = disk();
+        let mut store = filled(&disk, 30).await;
+        let mut readers = Vec::new();
+        for from in 0..8 {
+            let store = store.clone();
+            let task = async move {
+                let mut next = from;
+                while next < 60 {
+                    for (index, _) in store.read(next, 59, 500).await.unwrap() {
+                        assert_eq!(index, next);
+                        next += 1;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            };
+            readers.push(Env::current().tasks().spawn_raw(task));
+        }
+        for index in 30..60 {
+            append(&mut store, [data(1, index)]).await.unwrap();
+        }
+        for reader in readers {
+            reader.await.unwrap();
+        }
+    });
+}
+
+/// Prevents: an old file that a crash left, or a backup brought back, taken for a new one of its name.
+#[test]
+fn names_of_segments_are_never_used_again() {
+    run(async {
+        let disk = disk();
+        let mut store = filled(&disk, 12).await;
+        let before = segments(&disk);
+        store.truncate_after(Some(id(1, 2))).await.unwrap();
+        let kept = segments(&disk);
+        append(&mut store, (3..20).map(|i| data(2, i))).await.unwrap();
+        store.purge(id(2, 19)).await.unwrap();
+        assert_eq!(segments(&disk), [""; 0]);
+        append(&mut store, [data(2, 20)]).await.unwrap();
+        store.close().await.unwrap();
+        let mut store = open(&disk).await.unwrap();
+        append(&mut store, [data(2, 21)]).await.unwrap();
+        let after = segments(&disk);
+        assert!(kept.iter().all(|name| before.contains(name)));
+        assert!(after.iter().all(|name| !before.contains(name)), "{before:?} {after:?}");
+    });
+}
+
+/// Prevents: a reader that waits for ever for what was discarded, or takes the next entry for it.
+#[test]
+fn what_was_discarded_is_named_as_such() {
+    run(async {
+        let disk = disk();
+        let mut store = filled(&disk, 20).await;
+        let bytes = store.state().bytes;
+        store.purge(id(1, 9)).await.unwrap();
+        let error = store.read(9, 15, 1000).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(error.to_string(), "the log begins at 10, not at 9");
+        assert_eq!(store.read(10, 10, 1000).await.unwrap()[0].0, 10);
+        assert!(store.state().bytes < bytes);
+        assert_eq!(store.log_id(9).await.unwrap(), None);
+        assert_eq!(store.log_id(10).await.unwrap(), Some(id(1, 10)));
+    });
+}
+
+/// Prevents: a hole that openraft, which looks at the last entry only, would never notice.
+#[test]
+fn an_append_that_would_leave_a_hole_is_refused() {
+    run(async {
+        let mut store = filled(&disk(), 3).await;
+        let error = append_only(&mut store, [data(1, 4)]).await.unwrap_err().to_string();
+        assert_eq!(error, "entry 4 would leave a hole at 3");
+        append(&mut store, [data(1, 3)]).await.unwrap();
+    });
+}
+
+/// Prevents: acknowledgements from a disk that no longer keeps anything. The node must stop.
+#[test]
+fn a_failing_sync_is_reported_and_ends_the_writer() {
+    run(async {
+        let disk = disk();
+        let mut store = filled(&disk, 3).await;
+        disk.fail_syncs(true);
+        let flushed = append_only(&mut store, [data(1, 3)]).await.unwrap();
+        assert!(flushed.await.unwrap().is_err());
+        let ended = Env::current().tasks().ended().await;
+        assert_eq!(ended.name, "log.writer");
+        assert!(ended.why.contains("syncs fail"), "{}", ended.why);
+        assert!(store.save_vote(&vote(1)).await.unwrap_err().to_string().contains("syncs fail"));
+        assert!(append_only(&mut store, [data(1, 4)]).await.is_err());
+    });
+}
+
+/// Prevents: a disk that is full taking an entry half, or an acknowledged one with it.
+#[test]
+fn a_full_disk_is_reported_and_loses_nothing_acknowledged() {
+    run(async {
+        let disk = disk();
+        let mut store = filled(&disk, 3).await;
+        disk.set_capacity(Some(disk.used()));
+        let mut acknowledged = 3;
+        let error = loop {
+            match append(&mut store, [data(1, acknowledged)]).await {
+                Ok(()) => acknowledged += 1,
+                Err(e) => break e,
+            }
+        };
+        assert!(error.to_string().contains("no space left"), "{error}");
+        disk.set_capacity(None);
+        disk.crash(Loss::Unsynced);
+        let store = open(&disk).await.unwrap();
+        let found = all(&store).await.len() as u64;
+        assert!(found == acknowledged || found == acknowledged + 1, "{found} of {acknowledged}");
+    });
+}
+
+/// Prevents: a log that starts without some of its entries, and a message that does not say which.
+#[test]
+fn a_missing_segment_is_named() {
+    run(async {
+        let disk = disk();
+        filled(&disk, 20).await.close().await.unwrap();
+        let name = segments(&disk)[2].clone();
+        disk.remove(&name).unwrap();
+        let error = open(&disk).await.err().unwrap().to_string();
+        assert!(error.contains(&name), "{error}");
+    });
+}
+
+/// Prevents: a segment of another log, or an older copy, that is taken for the real one.
+#[test]
+fn a_segment_with_other_entries_is_named() {
+    run(async {
+        let disk = disk();
+        filled(&disk, 20).await.close().await.unwrap();
+        let names = segments(&disk);
+        disk.rename(&names[1], &names[2]).unwrap();
+        disk.create(&names[1]).unwrap();
+        let error = open(&disk).await.err().unwrap().to_string();
+        assert!(error.contains(&names[1]) || error.contains(&names[2]), "{error}");
+    });
+}
+
+/// Prevents: a node that lost its vote, and with it its promises, and starts as if it were new.
+#[test]
+fn segments_without_the_metadata_file_are_refused() {
+    run(async {
+        let disk = disk();
+        filled(&disk, 3).await.close().await.unwrap();
+        disk.remove(META).unwrap();
+        let error = open(&disk).await.err().unwrap();
+        assert!(matches!(error, StoreError::NoMeta { .. }), "{error}");
+    });
+}
+
+/// Prevents: acknowledged entries that a lying disk lost, and that nobody misses.
+#[test]
+fn a_log_that_ends_before_what_was_committed_is_refused() {
+    run(async {
+        let disk = disk();
+        let mut store = filled(&disk, 20).await;
+        store.save_committed(Some(id(1, 19))).await.unwrap();
+        store.close().await.unwrap();
+        let name = segments(&disk).pop().unwrap();
+        let db = Builder::new().create_with_backend(disk.open(&name).unwrap()).unwrap();
+        let write = db.begin_write().unwrap();
+        write.open_table(TableDefinition::<u64, &[u8]>::new("entries")).unwrap().remove(19).unwrap();
+        write.commit().unwrap();
+        drop(db);
+        let error = open(&disk).await.err().unwrap().to_string();
+        assert!(error.contains("entry 19 is committed, but the log ends at 18"), "{error}");
+    });
+}
+
+/// Prevents: bytes of a newer version that an older one misreads.
+#[test]
+fn metadata_of_an_unknown_format_is_refused() {
+    run(async {
+        let disk = disk();
+        filled(&disk, 1).await.close().await.unwrap();
+        let db = Builder::new().create_with_backend(disk.open(META).unwrap()).unwrap();
+        let write = db.begin_write().unwrap();
+        let table = TableDefinition::<&str, &[u8]>::new("meta");
+        write.open_table(table).unwrap().insert("format", &2u32.to_le_bytes()[..]).unwrap();
+        write.commit().unwrap();
+        drop(db);
+        let error = open(&disk).await.err().unwrap().to_string();
+        let wanted = "meta has format 2, but this version of Beam reads only 1: start the version that wrote it";
+        assert_eq!(error, wanted);
+    });
+}
+
+/// Prevents: a directory that was copied to another cluster's node.
+#[test]
+fn a_log_of_another_cluster_is_refused() {
+    run(async {
+        let disk = disk();
+        filled(&disk, 1).await.close().await.unwrap();
+        let other = StoreOptions::new("other".parse().unwrap());
+        let error = LogStore::open(&Env::current(), Arc::new(disk), other).await.err().unwrap().to_string();
+        assert_eq!(error, "this log belongs to the cluster test, not to other");
+    });
+}
+
+/// Prevents: two processes that write one log.
+#[test]
+fn a_directory_has_one_user() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let store = {
+            let disk = Directory::open(dir.path()).unwrap();
+            LogStore::open(&Env::current(), Arc::new(disk), options()).await.unwrap()
+        };
+        let error = Directory::open(dir.path()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        assert!(error.to_string().ends_with("is in use by another process: one log node per directory"), "{error}");
+        store.close().await.unwrap();
+        drop(store);
+        // The writer's task drops its last hold on the directory some time later.
+        let disk = loop {
+            match Directory::open(dir.path()) {
+                Ok(disk) => break disk,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        LogStore::open(&Env::current(), Arc::new(disk), options()).await.unwrap();
+    });
+}
+
+/// Prevents: a real directory that behaves in another way than the simulated one.
+#[test]
+fn a_log_in_a_directory_comes_back() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Directory::open(dir.path()).unwrap());
+        let mut store = LogStore::open(&Env::current(), disk.clone(), options()).await.unwrap();
+        append(&mut store, (0..30).map(|i| data(1, i))).await.unwrap();
+        store.save_vote(&vote(3)).await.unwrap();
+        store.set_epoch(beam_wire::Epoch(1)).await.unwrap();
+        store.truncate_after(Some(id(1, 24))).await.unwrap();
+        store.purge(id(1, 7)).await.unwrap();
+        store.save_committed(Some(id(1, 20))).await.unwrap();
+        let raft_id = store.raft_id();
+        assert!(!store.is_pristine());
+        store.close().await.unwrap();
+        let mut store = LogStore::open(&Env::current(), disk, options()).await.unwrap();
+        assert_eq!((store.raft_id(), store.vote(), store.epoch()), (raft_id, Some(vote(3)), Some(beam_wire::Epoch(1))));
+        assert_eq!(store.read_committed().await.unwrap(), Some(id(1, 20)));
+        assert_eq!(indexes(&all(&store).await), Vec::from_iter(8..25));
+        append(&mut store, [data(3, 25)]).await.unwrap();
+    });
+}
+
+/// Prevents: a stream that wants the whole log in memory, as a restart would that has much to apply.
+#[test]
+fn a_stream_of_entries_is_the_same_log_in_pieces() {
+    use futures::TryStreamExt;
+    run(async {
+        let mut store = filled(&disk(), 25).await;
+        let streamed: Vec<Entry> = store.entries_stream(3..24).await.try_collect().await.unwrap();
+        assert_eq!(indexes(&streamed), Vec::from_iter(3..24));
+    });
+}
