@@ -259,8 +259,9 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
         }
         // No single view holds the part: it is asked of several, and each of these parts has a hedge of its own, which
         // counts its requests.
-        let extra = if is_hedge { parts.len() as u64 } else { 0 };
-        [self.tally, &self.fanout.total].iter().for_each(|t| drop(t.hedges.fetch_add(extra, Ordering::Relaxed)));
+        for tally in [self.tally, &self.fanout.total] {
+            tally.hedges.fetch_add(if is_hedge { parts.len() as u64 } else { 0 }, Ordering::Relaxed);
+        }
         let avoid: BTreeSet<Name> = hedge.unwanted();
         stream::once(async move {
             let wanted_of: Vec<Vec<Range>> = parts.iter().map(|p| within(wanted, p.range)).collect();

@@ -1,7 +1,110 @@
-//! api
+//! Answers clients: appends what they change to the log, and answers what they ask with facts from views.
+//!
+//! An api node keeps nothing. It learns from DNS who the log nodes and views are, and from the views what they hold and how
+//! far they are. A query becomes questions about facts and texts at one version ([`lookup`]); a question is cut into
+//! parts that cover its points ([`cover`]), each asked of a view ([`choose`]), and of another when that is late or fails
+//! ([`hedge`]). [`fanout`] does what these decide. A change becomes one entry of the log ([`transact`]), and what
+//! became of it is asked of any view.
+//!
+//! What it promises:
+//! - an answer is of one version, all of it, and says which; a part that fails is asked again elsewhere, or the whole query
+//!   fails: it is never answered in part;
+//! - a change is acknowledged when it is in the log and every view will commit it, and not before;
+//! - whoever is slow is asked around, at the cost of a twentieth more requests at most; losers are told to stop at once;
+//! - more work than it can do is refused at once (`Overloaded`), and so are writes that the views could not follow.
+//!
+//! What it never does: it has no disk, it decides no order of changes, and it looks into no view's state but by asking.
+//!
+//! What is missing: discarding the log, counts for planning queries, and reading a very common object on all partitions at once.
+
 pub mod choose;
 pub mod cover;
 pub mod fanout;
 pub mod hedge;
 pub mod lookup;
 pub mod position;
+
+mod query;
+mod resolve;
+mod serve;
+mod status;
+mod transact;
+
+use crate::query::Limits;
+use crate::remote::log::{Appender, RemoteLog};
+use crate::remote::view::RemoteViews;
+use beam_wire::Name;
+use beam_wire::env::Env;
+use beam_wire::quic::{Directory, Peers};
+use fanout::Fanout;
+use lookup::TextCache;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// What an api node may use.
+#[derive(Clone, Debug)]
+pub struct ApiOptions {
+    /// Queries and updates that are evaluated at once. Each may hold as much memory as `limits` say.
+    pub queries_max: usize,
+    /// Queries that wait for their turn. More are refused at once: they would wait longer than people do.
+    pub waiting_max: usize,
+    /// How long a query waits for its turn.
+    pub wait_max: Duration,
+    /// Texts of terms that are kept for later queries, in bytes.
+    pub texts_bytes: usize,
+    /// What one query may use.
+    pub limits: Limits,
+}
+
+impl Default for ApiOptions {
+    fn default() -> Self {
+        let wait_max = Duration::from_secs(5);
+        Self { queries_max: 16, waiting_max: 256, wait_max, texts_bytes: 64 << 20, limits: Limits::default() }
+    }
+}
+
+/// The api role of a node.
+pub struct ApiRole {
+    env: Env,
+    options: ApiOptions,
+    node: Name,
+    datacenter: Name,
+    directory: Directory,
+    log: RemoteLog,
+    appender: Appender,
+    views: RemoteViews,
+    fanout: Fanout<RemoteViews>,
+    texts: TextCache,
+    queries: Semaphore,
+    waiting: Semaphore,
+}
+
+impl ApiRole {
+    /// Begins to follow the views that the directory names. Calls can be served at once; they wait a moment for the views.
+    pub fn start(
+        env: &Env,
+        options: ApiOptions,
+        node: Name,
+        datacenter: Name,
+        peers: Peers,
+        directory: Directory,
+        log: RemoteLog,
+    ) -> Arc<ApiRole> {
+        let views = RemoteViews::start(env, peers, directory.clone(), datacenter.clone());
+        Arc::new(ApiRole {
+            env: env.clone(),
+            node,
+            datacenter,
+            directory,
+            appender: log.appender(),
+            log,
+            fanout: Fanout::new(env.clone(), views.clone()),
+            views,
+            texts: TextCache::new(options.texts_bytes),
+            queries: Semaphore::new(options.queries_max),
+            waiting: Semaphore::new(options.waiting_max),
+            options,
+        })
+    }
+}

@@ -1,0 +1,60 @@
+//! Everything that a query does: find its version, evaluate it over facts from views, and stream the answer.
+
+use crate::api::ApiRole;
+use crate::api::lookup::{Lookups, Took};
+use crate::query::{Limits, evaluate, parse_query};
+use crate::remote::view::RemoteViews;
+use beam_wire::message::api::{ApiQuery, QueryReply};
+use beam_wire::quic::Handle;
+use beam_wire::{CallError, Code, Version};
+use std::sync::atomic::Ordering;
+use tokio::sync::SemaphorePermit;
+use tokio::time::Instant;
+
+impl ApiRole {
+    /// Answers a query: a head, rows or triples, and a summary.
+    pub(super) async fn query(&self, mut call: Handle<ApiQuery>, deadline: Instant) -> Result<(), CallError> {
+        let query = parse_query(&call.request.sparql, call.request.base_iri.as_deref())?;
+        let _admitted = self.admit(deadline).await?;
+        let version = self.resolve(call.request.position, deadline).await?;
+        let source = self.source(version, deadline);
+        let answer = evaluate(&query, &source, self.limits(deadline), &self.env).await?;
+        call.reply(&QueryReply::Head { version, shape: answer.shape }).await?;
+        for chunk in answer.chunks {
+            call.reply(&chunk).await?;
+        }
+        let Took { tally, facts } = &source.took;
+        call.reply(&QueryReply::Summary {
+            facts_fetched: facts.load(Ordering::Relaxed),
+            requests: tally.requests() as u32,
+            hedges: tally.hedges() as u32,
+        })
+        .await
+    }
+
+    /// The facts of one version.
+    pub(super) fn source(&self, at: Version, deadline: Instant) -> Lookups<'_, RemoteViews> {
+        Lookups { fanout: &self.fanout, texts: &self.texts, at, deadline, took: Took::default() }
+    }
+
+    /// Bounds how many queries are evaluated, and how many wait for that.
+    pub(super) async fn admit(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, CallError> {
+        let overloaded = |what: &str| {
+            let running = self.options.queries_max;
+            CallError::later(Code::Overloaded, 250, format!("{running} queries are running here, and {what}"))
+        };
+        let Ok(_place) = self.waiting.try_acquire() else {
+            return Err(overloaded(&format!("{} more wait", self.options.waiting_max)));
+        };
+        let patience = deadline.min(self.env.now() + self.options.wait_max);
+        match self.env.timeout_at(patience, self.queries.acquire()).await {
+            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
+            Err(_) => Err(overloaded("none ended in time")),
+        }
+    }
+
+    /// What a query may use until its deadline.
+    pub(super) fn limits(&self, deadline: Instant) -> Limits {
+        Limits { deadline: Some(deadline), ..self.options.limits.clone() }
+    }
+}

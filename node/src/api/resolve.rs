@@ -1,0 +1,126 @@
+//! Which version a position means now, and whether writes are welcome.
+
+use crate::api::ApiRole;
+use crate::api::position::{self, Pressure, Uncovered, pressure};
+use crate::remote::view::{View, Views};
+use beam_wire::{CallError, Code, LogIndex, Position, Version};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long to wait until the views cover everything: what a datacenter needs to find its views after its start.
+const COVER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the log may take to name its end. A leader is replaced within two seconds.
+const TAIL_PATIENCE: Duration = Duration::from_secs(5);
+
+impl ApiRole {
+    /// The version to read.
+    pub(super) async fn resolve(&self, position: Position, deadline: Instant) -> Result<Version, CallError> {
+        match position {
+            Position::Latest => self.tail(deadline).await,
+            Position::Recent => self.recent(deadline).await,
+            Position::AtLeast(least) => {
+                let recent = self.recent(deadline).await?;
+                same_epoch(least, recent)?;
+                if recent.index >= least.index { Ok(recent) } else { self.existing(least, deadline).await }
+            }
+            Position::Exact(exact) => self.existing(exact, deadline).await,
+        }
+    }
+
+    /// A version that holds everything that was acknowledged before.
+    pub(super) async fn tail(&self, deadline: Instant) -> Result<Version, CallError> {
+        let deadline = deadline.min(self.env.now() + TAIL_PATIENCE);
+        self.log.tail(true, deadline).await
+    }
+
+    /// The newest version that views of our datacenter cover; if they don't cover everything, that all views do. Waits a moment
+    /// where there is none yet.
+    pub(super) async fn recent(&self, deadline: Instant) -> Result<Version, CallError> {
+        let give_up = deadline.min(self.env.now() + COVER_PATIENCE);
+        loop {
+            let changed = self.views.changed();
+            let uncovered = match self.recent_now() {
+                Ok(version) => return Ok(version),
+                Err(uncovered) => uncovered,
+            };
+            if self.env.timeout_at(give_up, changed).await.is_err() {
+                return Err(CallError::later(Code::Unavailable, 500, uncovered.to_string()));
+            }
+        }
+    }
+
+    /// As [`ApiRole::recent`], without waiting.
+    pub(super) fn recent_now(&self) -> Result<Version, Uncovered> {
+        let table = self.views.table();
+        let at_home: Vec<&View> = table.iter().filter(|v| v.home).collect();
+        position::covered(at_home).or_else(|_| position::covered(&table))
+    }
+
+    /// The version, if there is one. Views wait for what they have not applied: they must not wait for what will never be.
+    async fn existing(&self, wanted: Version, deadline: Instant) -> Result<Version, CallError> {
+        let table = self.views.table();
+        let known = position::epoch(&table).map(|epoch| Version { epoch, index: committed(&table) });
+        if known.is_some_and(|known| known.epoch == wanted.epoch && known.index >= wanted.index) {
+            return Ok(wanted);
+        }
+        let tail = self.tail(deadline).await?;
+        same_epoch(wanted, tail)?;
+        if wanted.index > tail.index {
+            let message = format!("version {wanted} does not exist yet: the log ends at {tail}");
+            return Err(CallError::later(Code::Ahead, 100, message));
+        }
+        Ok(wanted)
+    }
+
+    /// Slows or refuses a write when the views of our datacenter have fallen behind.
+    pub(super) async fn hold_back(&self) -> Result<(), CallError> {
+        let table = self.views.table();
+        let Some(window) = window(&table) else { return Ok(()) };
+        // Where views are missing, others of their partition cover for them; where none covers, there is nothing to wait for.
+        let Ok(covered) = self.recent_now() else { return Ok(()) };
+        let lag = committed(&table).0.saturating_sub(covered.index.0);
+        match pressure(lag, window) {
+            Pressure::None => Ok(()),
+            Pressure::Slow(pause) => {
+                self.env.sleep(pause).await;
+                Ok(())
+            }
+            Pressure::Refuse => {
+                let message =
+                    format!("the views of {} are {lag} entries behind the log: write more slowly", self.datacenter);
+                Err(CallError::later(Code::Overloaded, 1000, message))
+            }
+        }
+    }
+
+    /// W: how many indexes back verdicts are known. None until a view has said it.
+    pub(super) fn window(&self) -> Option<u64> {
+        window(&self.views.table())
+    }
+}
+
+fn window(table: &[View]) -> Option<u64> {
+    let epoch = position::epoch(table)?;
+    let said = table.iter().filter(|v| v.status.epoch == Some(epoch)).map(|v| v.status.window);
+    said.filter(|window| *window > 0).min()
+}
+
+/// The newest index that any view has heard of.
+fn committed(table: &[View]) -> LogIndex {
+    let epoch = position::epoch(table);
+    let same = table.iter().filter(|v| v.status.epoch == epoch);
+    same.map(|v| v.status.committed.max(v.status.applied)).max().unwrap_or_default()
+}
+
+/// Whether two versions can be compared.
+pub(super) fn same_epoch(wanted: Version, current: Version) -> Result<(), CallError> {
+    if wanted.epoch == current.epoch {
+        return Ok(());
+    }
+    let message = format!(
+        "version {wanted} belongs to epoch {}, but the cluster is in epoch {}: it was recovered or restored since",
+        wanted.epoch, current.epoch
+    );
+    Err(CallError::never(Code::WrongEpoch, message))
+}

@@ -1,0 +1,36 @@
+//! Reads requests, calls what answers them, and writes the replies.
+
+use crate::api::ApiRole;
+use beam_wire::message::Kind;
+use beam_wire::message::api::{ApiQuery, ApiStatus, ApiTransact};
+use beam_wire::quic::Incoming;
+use beam_wire::{CallError, Code};
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// For callers that name no deadline: longer than people wait, short enough that nothing is forgotten here.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl ApiRole {
+    /// Answers a call. Dropping the future stops all that it caused.
+    pub fn serve(self: &Arc<Self>, call: Incoming) -> BoxFuture<'static, Result<(), CallError>> {
+        let api = self.clone();
+        let deadline = call.deadline.unwrap_or_else(|| api.env.now() + PATIENCE);
+        Box::pin(async move {
+            match call.kind {
+                Kind::ApiQuery => api.query(call.open::<ApiQuery>()?, deadline).await,
+                Kind::ApiTransact => {
+                    let mut call = call.open::<ApiTransact>()?;
+                    let reply = api.transact(call.request.clone(), deadline).await?;
+                    call.reply(&reply).await
+                }
+                Kind::ApiStatus => {
+                    let mut call = call.open::<ApiStatus>()?;
+                    call.reply(&api.status().await).await
+                }
+                other => Err(CallError::never(Code::UnknownKind, format!("api nodes do not answer {other:?}"))),
+            }
+        })
+    }
+}
