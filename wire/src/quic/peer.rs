@@ -1,9 +1,9 @@
 //! One connection, and who is at its other end.
 
+use super::Lane;
 use super::call::{CallOptions, Caller};
 use super::frame::{FrameError, TraceContext, reason};
 use super::serve::current_trace;
-use super::Lane;
 use crate::env::Env;
 use crate::error::{CallError, Code};
 use crate::identity::Identity;

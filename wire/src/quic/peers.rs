@@ -131,9 +131,7 @@ impl Peers {
             state.dials.retain(|_, dial| !matches!(dial, Dial::Failed { until, .. } if *until <= now));
             match &dialled {
                 Ok(_) => state.dials.remove(&key),
-                Err(error) => {
-                    state.dials.insert(key, Dial::Failed { until: now + DIAL_PAUSE, error: error.clone() })
-                }
+                Err(error) => state.dials.insert(key, Dial::Failed { until: now + DIAL_PAUSE, error: error.clone() }),
             };
             drop(state);
             // All who asked may have left.
@@ -322,9 +320,8 @@ impl Target {
 impl State {
     /// The newest live connection: after a restart of the peer, older ones are dead and do not know it.
     fn find(&self, target: &Target, lane: Lane) -> Option<Peer> {
-        let fits = |peer: &&Peer| {
-            peer.info().lane == lane && !peer.is_closed() && target.check(&peer.info().identity).is_ok()
-        };
+        let fits =
+            |peer: &&Peer| peer.info().lane == lane && !peer.is_closed() && target.check(&peer.info().identity).is_ok();
         match &target.node {
             Some(node) => self.nodes.get(node)?.iter().rev().find(fits).cloned(),
             None => {
