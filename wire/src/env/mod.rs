@@ -13,8 +13,10 @@
 
 pub mod chance;
 pub mod dns;
+pub mod sim;
 pub mod sockets;
 pub mod tasks;
+pub mod wan;
 
 pub use dns::{Dns, DnsError, SrvAnswer, SrvTarget};
 pub use sockets::Sockets;

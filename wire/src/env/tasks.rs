@@ -151,6 +151,11 @@ impl Tasks {
         self.shared.state().children = children;
     }
 
+    /// Whether [`Tasks::kill`] was called.
+    pub fn is_killed(&self) -> bool {
+        self.shared.state().killed
+    }
+
     /// Waits until none of its tasks is left, children's included.
     pub async fn join(&self) {
         self.shared.wait(|state| state.running.is_empty().then_some(())).await;

@@ -152,11 +152,23 @@ impl Cluster {
     }
 
     pub fn node_for(&self, env: &Env, bind: &str, uri: &str, lifetime: Duration) -> Node {
+        self.node_with(env, bind, uri, lifetime, |_| {})
+    }
+
+    pub fn node_with(
+        &self,
+        env: &Env,
+        bind: &str,
+        uri: &str,
+        lifetime: Duration,
+        adjust: impl FnOnce(&mut EndpointOptions),
+    ) -> Node {
         let mut tls = self.tls(env, uri, lifetime);
         if matches!(identity(uri), Identity::Client { .. }) {
             tls.server = None;
         }
-        let options = EndpointOptions::wan(env.random());
+        let mut options = EndpointOptions::wan(env.random());
+        adjust(&mut options);
         let endpoint = Endpoint::open(env, bind.parse().unwrap(), tls, options).unwrap();
         let seen = Arc::new(Seen::default());
         let echo = Echo { identity: identity(uri), boot: env.random_u64(), seen: seen.clone() };
