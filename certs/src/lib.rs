@@ -43,6 +43,7 @@ mod credentials;
 mod error;
 mod files;
 mod rotate;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -51,6 +52,7 @@ pub use authority::Authority;
 pub use credentials::Credentials;
 pub use error::CertError;
 pub use rotate::{LOOK_EVERY, follow};
+pub use survey::{Surveyed, survey};
 
 use std::time::Duration;
 

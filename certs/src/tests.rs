@@ -393,6 +393,39 @@ fn a_new_authority_is_rolled_in_beside_the_old() {
     assert!(matches!(error, CertError::OtherCluster { .. }), "{error}");
 }
 
+#[test]
+fn a_survey_says_what_is_there() {
+    let env = env();
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let authority = authority(&env, "beam");
+    authority.save(dir).unwrap();
+    for who in [node("beam", "b"), node("beam", "a"), client("beam")] {
+        authority.issue(&env, &who, days(30)).unwrap().save(dir).unwrap();
+    }
+    fs::remove_file(dir.join("a.key")).unwrap();
+    fs::copy(dir.join("alice.key"), dir.join("b.key")).unwrap();
+    let found = survey(&env, dir).unwrap();
+    let lines: Vec<String> = found
+        .iter()
+        .map(|at| {
+            let usable = at.usable.as_ref().map_or_else(|e| e.to_string(), |()| "ok".into());
+            format!("{} {} {usable}", at.file, at.names)
+        })
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "ca.pem spiffe://beam ok",
+            "a.pem spiffe://beam/dc/va/node/a/role/log ok",
+            "alice.pem spiffe://beam/client/alice/role/writer ok",
+            "b.pem spiffe://beam/dc/va/node/b/role/log b.pem does not match its key",
+        ]
+    );
+    assert!(found[0].is_authority && !found[1].is_authority);
+    assert_eq!(found[0].not_after, authority.not_after());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_running_node_takes_up_new_certificates() {
     let env = env();
