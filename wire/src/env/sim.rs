@@ -487,14 +487,8 @@ impl AsyncUdpSocket for SimSocket {
                 continue;
             }
             buffers[count][..len].copy_from_slice(&packet.bytes);
-            meta[count] = RecvMeta {
-                addr: packet.way.0,
-                len,
-                stride: len,
-                ecn: packet.ecn,
-                dst_ip: Some(self.address.ip()),
-                ..RecvMeta::default()
-            };
+            meta[count] =
+                RecvMeta { addr: packet.way.0, len, stride: len, ecn: packet.ecn, dst_ip: Some(self.address.ip()) };
             count += 1;
         }
         if count > 0 {

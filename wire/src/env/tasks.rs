@@ -262,3 +262,72 @@ pub(super) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + '
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::sim::SimWorld;
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    #[test]
+    fn the_end_of_an_owned_task_is_told_whatever_it_was() {
+        SimWorld::run(1, |world| async move {
+            for (host, wants) in
+                [("errs", "the disk is full"), ("panics", "it panicked: on entry 7"), ("ends", "it returned")]
+            {
+                let env = world.env(host);
+                let task = env.tasks().own("log.writer", async move {
+                    match host {
+                        "errs" => Err("the disk is full"),
+                        "panics" => panic!("on entry {}", 7),
+                        _ => Ok(()),
+                    }
+                });
+                let ended = env.tasks().ended().await;
+                assert_eq!(ended, Ended { name: "log.writer".into(), why: wants.into() });
+                // Who asks later hears the same.
+                assert_eq!(env.tasks().ended().await, ended);
+                assert_eq!(env.tasks().panics(), u64::from(host == "panics"));
+                env.tasks().join().await;
+                assert!(task.is_finished());
+            }
+        });
+    }
+
+    #[test]
+    fn what_its_owner_ends_is_not_told() {
+        SimWorld::run(2, |world| async move {
+            let env = world.env("a");
+            let forever = || std::future::pending::<Result<(), Infallible>>();
+            let (dropped, aborted) = (env.tasks().own("one", forever()), env.tasks().own("two", forever()));
+            drop(dropped);
+            aborted.abort();
+            env.tasks().join().await;
+            assert!(env.timeout(Duration::from_secs(1), env.tasks().ended()).await.is_err());
+        });
+    }
+
+    #[test]
+    fn a_panic_of_a_serving_task_is_counted_and_hurts_nothing() {
+        SimWorld::run(3, |world| async move {
+            let env = world.env("a");
+            env.tasks().serve("quic.call", async { panic!("as asked") }).detach();
+            env.tasks().join().await;
+            assert_eq!(env.tasks().panics(), 1);
+            assert!(env.timeout(Duration::from_secs(1), env.tasks().ended()).await.is_err());
+        });
+    }
+
+    #[test]
+    fn every_task_knows_its_env_and_children_have_their_own() {
+        SimWorld::run(4, |world| async move {
+            let env = world.env("a");
+            let child = env.child("b");
+            let name = |env: &Env| env.tasks().spawn_raw(async { Env::current().name().to_owned() });
+            assert_eq!((name(&env).await.unwrap(), name(&child).await.unwrap()), ("a".into(), "a/b".into()));
+            child.tasks().kill();
+            assert!(child.tasks().is_killed() && !env.tasks().is_killed());
+        });
+    }
+}

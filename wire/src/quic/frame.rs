@@ -235,9 +235,8 @@ impl FrameWriter {
     pub fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
         let stopped = self.stream.stopped();
         async move {
-            match stopped.await {
-                Ok(None) => std::future::pending().await,
-                Ok(Some(_)) | Err(_) => {}
+            if let Ok(None) = stopped.await {
+                std::future::pending().await
             }
         }
     }
