@@ -102,10 +102,15 @@ impl Op {
 
 impl SimDisk {
     pub fn new(env: &Env, options: SimDiskOptions) -> Self {
+        Self::seeded(env, env.random_u64(), options)
+    }
+
+    /// With chance of its own.
+    pub fn seeded(env: &Env, seed: u64, options: SimDiskOptions) -> Self {
         let state = State {
             life: 0,
             on: true,
-            chance: env.random_u64(),
+            chance: seed,
             next_file: 0,
             files: BTreeMap::new(),
             names: Names::new(),

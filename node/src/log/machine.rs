@@ -17,7 +17,8 @@ use openraft::{EntryPayload, OptionalSend};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Called for every committed entry, in order, before [`Machine::applied`] says so. It must not block.
+/// Called for every committed entry, in order, before [`Machine::applied`] says so; after a restart again
+/// for those that it was called for since the position was last durable. It must not block.
 pub type OnApply = Arc<dyn Fn(&Entry) + Send + Sync>;
 
 /// Entries after which waiters are told, if more are at hand.

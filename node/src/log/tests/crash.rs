@@ -7,6 +7,8 @@
 use super::*;
 use crate::log::disk_sim::{Loss, SimDisk, SimDiskOptions};
 use crate::log::segment::is_segment_name;
+use std::sync::Mutex;
+use std::time::Duration;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -95,12 +97,18 @@ impl Model {
     }
 }
 
-/// Does the script until power fails. Returns how many steps were acknowledged, and how many were asked for.
-async fn perform(store: &mut LogStore) -> (usize, usize) {
+/// How many steps were acknowledged, and how many were asked for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    acknowledged: usize,
+    asked: usize,
+}
+
+/// Does the script until power fails.
+async fn perform(store: &mut LogStore, progress: &Mutex<Progress>) {
     let mut in_flight = Vec::new();
     for (i, step) in SCRIPT.iter().enumerate() {
-        // What is behind it is acknowledged only when it is, in order.
-        let acknowledged = i - in_flight.len();
+        progress.lock().unwrap().asked = i + 1;
         let result = match *step {
             Append { term, first, count } => append(store, (first..first + count).map(|i| data(term, i))).await,
             Pipeline { term, first, count } => {
@@ -118,17 +126,33 @@ async fn perform(store: &mut LogStore) -> (usize, usize) {
             Purge(upto) => store.purge(id(upto.0, upto.1)).await,
         };
         if result.is_err() {
-            let mut flushed = 0;
             for is_flushed in in_flight {
-                flushed += usize::from(matches!(is_flushed.await, Ok(Ok(()))));
+                progress.lock().unwrap().acknowledged += usize::from(matches!(is_flushed.await, Ok(Ok(()))));
             }
-            return (acknowledged + flushed, i + 1);
+            return;
         }
         for is_flushed in in_flight.drain(..) {
             is_flushed.await.unwrap().expect("a later step is acknowledged, so this one is flushed");
         }
+        progress.lock().unwrap().acknowledged = i + 1;
     }
-    (SCRIPT.len(), SCRIPT.len())
+}
+
+/// What a crash left is what the log was after some step that was asked for, or on the way there, and not
+/// before the last one that was acknowledged.
+fn check(found: &Model, progress: Progress) {
+    let Progress { acknowledged, asked } = progress;
+    let mut before = Model::default();
+    SCRIPT[..acknowledged].iter().for_each(|step| before.step(*step));
+    let fits = *found == before
+        || SCRIPT[acknowledged..asked].iter().any(|step| {
+            let mut after = before.clone();
+            after.step(*step);
+            let fits = found.is_between(&before, &after);
+            before = after;
+            fits
+        });
+    assert!(fits, "with {progress:?}, the log is {found:?}");
 }
 
 async fn look(store: &LogStore) -> Model {
@@ -158,18 +182,17 @@ async fn goes_on(store: &mut LogStore, disk: &SimDisk) {
 /// Fails power before operation `n` of the script. False if the script needs fewer.
 async fn crash_at(n: u64, loss: Loss) -> bool {
     println!("power fails before operation {n}");
-    let disk = SimDisk::new(&Env::current(), SimDiskOptions::default());
+    let disk = SimDisk::seeded(&Env::current(), n, SimDiskOptions::default());
     disk.crash_before(n);
     let mut raft_id = None;
-    let (acknowledged, asked) = match open(&disk).await {
-        Ok(mut store) => {
-            raft_id = Some(store.raft_id());
-            perform(&mut store).await
-        }
-        Err(_) => (0, 0),
-    };
+    let progress = Mutex::default();
+    if let Ok(mut store) = open(&disk).await {
+        raft_id = Some(store.raft_id());
+        perform(&mut store, &progress).await;
+    }
+    let progress = progress.into_inner().unwrap();
     if disk.is_on() {
-        assert_eq!(acknowledged, SCRIPT.len());
+        assert_eq!(progress.acknowledged, SCRIPT.len());
         return false;
     }
     disk.crash(loss);
@@ -179,18 +202,7 @@ async fn crash_at(n: u64, loss: Loss) -> bool {
     disk.crash(loss);
     let mut store = open(&disk).await.unwrap();
     assert!(raft_id.is_none_or(|id| id == store.raft_id()), "a node that lost nothing has another id");
-    let found = look(&store).await;
-    let mut before = Model::default();
-    SCRIPT[..acknowledged].iter().for_each(|step| before.step(*step));
-    let fits = found == before
-        || SCRIPT[acknowledged..asked].iter().any(|step| {
-            let mut after = before.clone();
-            after.step(*step);
-            let fits = found.is_between(&before, &after);
-            before = after;
-            fits
-        });
-    assert!(fits, "after {acknowledged} of {asked} steps, the log is {found:?}");
+    check(&look(&store).await, progress);
     let files = disk.list().unwrap();
     let segments = files.iter().filter(|name| is_segment_name(name)).count();
     assert_eq!(segments, store.segment_count(), "{files:?}");
@@ -232,7 +244,7 @@ fn a_process_that_is_killed_at_any_operation_loses_nothing_acknowledged() {
 #[test]
 fn an_unflushed_tail_is_never_reported_and_may_be_gone() {
     run(async {
-        let slow = SimDiskOptions { sync: std::time::Duration::from_millis(20), ..Default::default() };
+        let slow = SimDiskOptions { sync: Duration::from_millis(20), ..Default::default() };
         let disk = SimDisk::new(&Env::current(), slow);
         let mut store = open(&disk).await.unwrap();
         append(&mut store, [data(1, 0), data(1, 1)]).await.unwrap();
@@ -244,5 +256,35 @@ fn an_unflushed_tail_is_never_reported_and_may_be_gone() {
         assert!(append_only(&mut store, [data(1, 4)]).await.is_err(), "nothing goes on after a failed write");
         let store = open(&disk).await.unwrap();
         assert_eq!(indexes(&all(&store).await), [0, 1]);
+    });
+}
+
+/// Prevents: an acknowledgement while the sync that it stands for is still under way, and writes that
+/// overtake one. Here syncs take time, and stall; the crash comes at any instant.
+#[test]
+fn a_slow_disk_that_crashes_at_any_instant_loses_nothing_acknowledged() {
+    run(async {
+        tokio::time::pause();
+        let world = Env::current();
+        let slow = SimDiskOptions { sync: Duration::from_millis(1), stall_one_in: 4, stall: Duration::from_millis(20) };
+        for n in 0..120 {
+            println!("crash {n}");
+            let disk = SimDisk::seeded(&world, n, slow);
+            let node = world.child("node");
+            let progress = Arc::new(Mutex::new(Progress::default()));
+            let (on, by) = (disk.clone(), progress.clone());
+            drop(node.tasks().spawn_raw(async move {
+                if let Ok(mut store) = open(&on).await {
+                    perform(&mut store, &by).await;
+                }
+            }));
+            world.sleep(Duration::from_micros(n * 2_900)).await;
+            disk.crash([Loss::Torn, Loss::Unsynced, Loss::Nothing][n as usize % 3]);
+            node.tasks().kill();
+            node.tasks().join().await;
+            let mut store = open(&disk).await.unwrap();
+            check(&look(&store).await, *progress.lock().unwrap());
+            goes_on(&mut store, &disk).await;
+        }
     });
 }

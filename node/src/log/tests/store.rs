@@ -355,3 +355,49 @@ fn a_stream_of_entries_is_the_same_log_in_pieces() {
         assert_eq!(indexes(&streamed), Vec::from_iter(3..24));
     });
 }
+
+/// Not a test but a measure: appends per second against a bare file that is written and synced as often.
+#[test]
+#[ignore = "it measures this machine; run it alone, with --release and --nocapture"]
+fn appends_against_a_bare_file() {
+    use std::io::Write;
+    run(async {
+        let env = Env::current();
+        for in_flight in [1, 16, 256, 4096] {
+            let (count, body) = (in_flight.max(512) * 2, vec![7; 256]);
+            let dir = tempfile::tempdir_in(".").unwrap();
+            let disk = Arc::new(Directory::open(dir.path()).unwrap());
+            let options = StoreOptions::new("test".parse().unwrap());
+            let mut store = LogStore::open(&env, disk, options).await.unwrap();
+            let began = env.now();
+            let mut next = 0;
+            while next < count {
+                let mut flushed = Vec::new();
+                for _ in 0..in_flight {
+                    let mut entry = data(1, next);
+                    if let EntryPayload::Normal(LogCommand::Data { body: b, .. }) = &mut entry.payload {
+                        *b = body.clone().into();
+                    }
+                    flushed.push(append_only(&mut store, [entry]).await.unwrap());
+                    next += 1;
+                }
+                for is_flushed in flushed {
+                    is_flushed.await.unwrap().unwrap();
+                }
+            }
+            let ours = env.now() - began;
+            let mut file = std::fs::File::create(dir.path().join("bare")).unwrap();
+            file.set_len(count * 256).unwrap();
+            file.sync_all().unwrap();
+            let began = env.now();
+            for _ in 0..count / in_flight {
+                file.write_all(&vec![7; 256 * in_flight as usize]).unwrap();
+                file.sync_data().unwrap();
+            }
+            let bare = env.now() - began;
+            let per_second = count as f64 / ours.as_secs_f64();
+            let ratio = bare.as_secs_f64() / ours.as_secs_f64();
+            println!("{in_flight:5} in flight: {per_second:8.0} appends/s, {ratio:.2} of a bare file");
+        }
+    });
+}
