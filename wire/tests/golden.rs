@@ -548,3 +548,36 @@ fn golden_bodies_decode() {
         assert!(Command::decode(&bytes).is_ok(), "{name}");
     }
 }
+
+/// docs/wire.md draws every message; a field that is added must be drawn too.
+#[test]
+fn every_field_of_a_message_is_in_the_book() {
+    let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let book = std::fs::read_to_string(crate_folder.join("../docs/wire.md")).unwrap();
+    let mut missing = Vec::new();
+    for entry in std::fs::read_dir(crate_folder.join("src/message")).unwrap() {
+        let source = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let mut row = "";
+        for line in source.lines() {
+            if let Some(declared) = line.strip_prefix("pub struct ").or_else(|| line.strip_prefix("pub enum ")) {
+                let name: String = declared.chars().take_while(|c| c.is_alphanumeric()).collect();
+                row = book.lines().find(|line| line.starts_with(&format!("| `{name}` |"))).unwrap_or_default();
+                if row.is_empty() && name != "Kind" {
+                    missing.push(name);
+                }
+            } else if let Some(field) = line.strip_prefix("    pub ").and_then(|field| field.strip_suffix(','))
+                && field.contains(": ")
+                && !row.contains(&format!("`{field}`"))
+            {
+                missing.push(field.to_string());
+            }
+        }
+    }
+    for kind in Kind::ALL {
+        let row = format!("| {} | {kind:?} |", kind as u16);
+        if !book.contains(&row) {
+            missing.push(row);
+        }
+    }
+    assert!(missing.is_empty(), "docs/wire.md lacks {missing:?}");
+}
