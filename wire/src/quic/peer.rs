@@ -198,12 +198,26 @@ pub(super) fn lost(e: &ConnectionError) -> CallError {
             format!("the peer refused us: {}", String::from_utf8_lossy(&close.reason)),
         ),
         ConnectionError::ConnectionClosed(close) if is_tls(close.error_code.into()) => {
-            CallError::elsewhere(Code::Denied, format!("the peer refused our certificate: {close}"))
+            let why = tls_fault(close.error_code.into());
+            CallError::elsewhere(Code::Denied, format!("the peer refused our certificate: {why} ({close})"))
         }
         ConnectionError::TransportError(error) if is_tls(error.code.into()) => {
-            CallError::elsewhere(Code::Denied, format!("the peer's certificate was refused: {error}"))
+            let why = tls_fault(error.code.into());
+            CallError::elsewhere(Code::Denied, format!("the peer's certificate was refused: {why} ({error})"))
         }
         _ => FrameError::Lost(e.clone()).into(),
+    }
+}
+
+/// What a TLS alert (RFC 8446, section 6) says of a certificate, for people.
+fn tls_fault(code: u64) -> &'static str {
+    match code - 0x100 {
+        45 => "it has expired, or is not valid yet",
+        46 => "it does not name one identity of the cluster",
+        48 => "it was signed by an authority that ca.pem does not list",
+        116 => "none was shown",
+        120 => "no version of the protocol is common",
+        _ => "it cannot be used",
     }
 }
 
