@@ -1,13 +1,13 @@
 //! Answers a query: fetches what it needs, then lets the evaluator finish.
 
 use super::Limits;
-use super::convert::to_wire;
 use super::error::QueryError;
 use super::facts::{Facts, Id, Index, Quad};
-use super::fetch::{Dataset, Fetch, Graphs, looked_at};
+use super::fetch::{Dataset, Fetch, Graphs, Reads, looked_at};
 use super::local::Local;
 use super::parse::Query;
 use super::source::{BATCH_MAX, Source};
+use crate::rdf::convert::{from_node, from_oxrdf, to_oxrdf};
 use beam_wire::env::Env;
 use beam_wire::message::api::{QueryReply, Shape};
 use beam_wire::{Term, TermId};
@@ -87,6 +87,33 @@ async fn answer(query: &Query, source: &dyn Source, limits: &Limits, env: &Env) 
     Ok(Answer { shape: evaluated.shape, chunks: evaluated.chunks, stats })
 }
 
+/// The rows of a SELECT, for an update; what was looked at is added to `reads`.
+pub(super) async fn evaluate_rows(
+    select: &spargebra::Query,
+    dataset: Dataset,
+    source: &dyn Source,
+    limits: &Limits,
+    env: &Env,
+    reads: &mut Reads,
+    stats: &mut Stats,
+) -> Result<Vec<Vec<Option<Term>>>, QueryError> {
+    let spargebra::Query::Select { pattern, .. } = select else { unreachable!("an update's WHERE selects") };
+    let mut variables = BTreeSet::new();
+    looked_at(pattern, &mut variables);
+    projected(pattern, &mut variables);
+    let mut fetch = Fetch::new(source, limits, dataset, variables);
+    fetch.reads = std::mem::take(reads);
+    fetch.pattern(pattern, &Graphs::Default, Default::default()).await?;
+    *reads = std::mem::take(&mut fetch.reads);
+    stats.requests += fetch.lookups;
+    let found = finish(select, fetch.facts, fetch.wanted, source, limits, env, stats).await?;
+    let rows = found.chunks.into_iter().flat_map(|chunk| match chunk {
+        QueryReply::Rows(rows) => rows,
+        _ => vec![],
+    });
+    Ok(rows.collect())
+}
+
 /// Fetches the wanted texts, and evaluates.
 pub(super) async fn finish(
     query: &spargebra::Query,
@@ -154,7 +181,7 @@ impl TextsFetched {
         while let Some(terms) = answers.next().await {
             stats.requests += 1;
             for (id, term) in terms? {
-                let (Some(number), Some(text)) = (index.terms.find(id), super::convert::from_wire(&term)) else {
+                let (Some(number), Some(text)) = (index.terms.find(id), to_oxrdf(&term).ok()) else {
                     continue;
                 };
                 self.bytes += size_of::<oxrdf::Term>() + term_bytes(&term);
@@ -234,7 +261,8 @@ impl Run {
                 let mut rows = vec![];
                 for solution in solutions {
                     let solution = solution.map_err(failed)?;
-                    let row: Vec<Option<Term>> = solution.values().iter().map(|t| t.as_ref().map(to_wire)).collect();
+                    let row: Vec<Option<Term>> =
+                        solution.values().iter().map(|t| t.clone().map(term).transpose()).collect::<Result<_, _>>()?;
                     let bytes = row.iter().flatten().map(term_bytes).sum();
                     rows.push(row);
                     chunks.count(bytes, &mut rows, QueryReply::Rows)?;
@@ -246,8 +274,7 @@ impl Run {
                 let mut triples = vec![];
                 for triple in found {
                     let triple = triple.map_err(failed)?;
-                    let triple =
-                        [to_wire(&triple.subject.into()), to_wire(&triple.predicate.into()), to_wire(&triple.object)];
+                    let triple = [from_node(triple.subject), term(triple.predicate.into())?, term(triple.object)?];
                     let bytes = triple.iter().map(term_bytes).sum();
                     triples.push(triple);
                     chunks.count(bytes, &mut triples, QueryReply::Triples)?;
@@ -269,6 +296,10 @@ fn failed(e: QueryEvaluationError) -> QueryError {
         e @ QueryEvaluationError::UnsupportedCustomFunctionArity { .. } => QueryError::Unsupported(e.to_string()),
         e => QueryError::Evaluation(e.to_string()),
     }
+}
+
+fn term(term: oxrdf::Term) -> Result<Term, QueryError> {
+    from_oxrdf(term).map_err(|e| QueryError::Evaluation(e.to_string()))
 }
 
 /// Cuts an answer into parts.
@@ -394,7 +425,7 @@ async fn describe(
     let mut triples = vec![];
     let text = |n: Id, index: &Index| {
         let number = index.terms.find(fetch.facts.terms.id(n))?;
-        Some(to_wire(&index.terms.text(number)?))
+        from_oxrdf(index.terms.text(number)?).ok()
     };
     for quad in &quads {
         let [Some(s), Some(p), Some(o)] = [0, 1, 2].map(|i| text(quad[i], &index)) else {

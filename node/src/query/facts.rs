@@ -3,7 +3,8 @@
 //! Terms are numbered as they come, so that a fact takes 16 bytes an order, and a set of terms is a
 //! sorted list of numbers.
 
-use beam_wire::{Fact, Term, TermId};
+use crate::rdf::convert::{from_oxrdf, to_oxrdf};
+use beam_wire::{Fact, TermId};
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
@@ -64,7 +65,7 @@ impl Terms {
     pub fn text(&self, number: Id) -> Option<oxrdf::Term> {
         match self.texts.get(number as usize)? {
             Some(text) => Some(text.clone()),
-            None => super::convert::from_wire(&self.id(number).inline()?),
+            None => to_oxrdf(&self.id(number).inline()?).ok(),
         }
     }
 
@@ -228,11 +229,7 @@ fn place(quad: &Quad, order: [usize; 4]) -> Quad {
     placed
 }
 
-/// A term as the evaluator has it, and its id.
+/// The id of a term that a query names. How deep those nest was checked before they were parsed.
 pub fn id_of(term: &oxrdf::Term) -> TermId {
-    TermId::of(&wire(term))
-}
-
-fn wire(term: &oxrdf::Term) -> Term {
-    super::convert::to_wire(term)
+    TermId::of(&from_oxrdf(term.clone()).expect("brackets nest less deep than terms may"))
 }

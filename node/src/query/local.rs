@@ -1,6 +1,7 @@
 //! The fetched facts, as the evaluator reads them.
 
-use super::facts::{DEFAULT_GRAPH, Id, Index, Slice, id_of};
+use super::facts::{DEFAULT_GRAPH, Id, Index, Slice};
+use crate::rdf::convert::from_oxrdf;
 use beam_wire::TermId;
 use spareval::{InternalQuad, QueryableDataset};
 use std::cell::{Cell, RefCell};
@@ -29,10 +30,16 @@ struct More {
     known: HashMap<Id, oxrdf::Term>,
 }
 
-/// A text was not fetched.
+/// Why a term cannot be read or made.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the text of a term was not fetched")]
-pub struct TextMissing;
+pub enum Unreadable {
+    /// Its text was not fetched.
+    #[error("the text of a term was not fetched")]
+    TextMissing,
+    /// An expression made a triple term that nests deeper than terms may.
+    #[error("a triple term nests too deep")]
+    TooDeep,
+}
 
 impl Local {
     /// A dataset of all these facts.
@@ -57,7 +64,7 @@ struct Quads {
 }
 
 impl Iterator for Quads {
-    type Item = Result<InternalQuad<Id>, TextMissing>;
+    type Item = Result<InternalQuad<Id>, Unreadable>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -79,7 +86,7 @@ impl Iterator for Quads {
 
 impl QueryableDataset<'static> for Local {
     type InternalTerm = Id;
-    type Error = TextMissing;
+    type Error = Unreadable;
 
     fn internal_quads_for_pattern(
         &self,
@@ -87,7 +94,7 @@ impl QueryableDataset<'static> for Local {
         predicate: Option<&Id>,
         object: Option<&Id>,
         graph_name: Option<Option<&Id>>,
-    ) -> impl Iterator<Item = Result<InternalQuad<Id>, TextMissing>> + use<> {
+    ) -> impl Iterator<Item = Result<InternalQuad<Id>, Unreadable>> + use<> {
         let (subject, predicate, object) = (subject.copied(), predicate.copied(), object.copied());
         Quads {
             slice: self.0.index.slice(subject, predicate, object),
@@ -99,15 +106,15 @@ impl QueryableDataset<'static> for Local {
         }
     }
 
-    fn internal_named_graphs(&self) -> impl Iterator<Item = Result<Id, TextMissing>> + use<> {
+    fn internal_named_graphs(&self) -> impl Iterator<Item = Result<Id, Unreadable>> + use<> {
         let mut graphs: Vec<Id> = self.0.index.facts().iter().map(|q| q[3]).filter(|g| *g != DEFAULT_GRAPH).collect();
         graphs.sort_unstable();
         graphs.dedup();
         graphs.into_iter().map(Ok)
     }
 
-    fn internalize_term(&self, term: oxrdf::Term) -> Result<Id, TextMissing> {
-        let id = id_of(&term);
+    fn internalize_term(&self, term: oxrdf::Term) -> Result<Id, Unreadable> {
+        let id = TermId::of(&from_oxrdf(term.clone()).map_err(|_| Unreadable::TooDeep)?);
         let terms = &self.0.index.terms;
         let mut more = self.0.more.borrow_mut();
         if let Some(number) = terms.find(id) {
@@ -124,7 +131,7 @@ impl QueryableDataset<'static> for Local {
         Ok(number)
     }
 
-    fn externalize_term(&self, term: Id) -> Result<oxrdf::Term, TextMissing> {
+    fn externalize_term(&self, term: Id) -> Result<oxrdf::Term, Unreadable> {
         let terms = &self.0.index.terms;
         let more = self.0.more.borrow();
         let text = match (term as usize).checked_sub(terms.len()) {
@@ -133,7 +140,7 @@ impl QueryableDataset<'static> for Local {
         };
         text.ok_or_else(|| {
             self.0.text_missing.set(true);
-            TextMissing
+            Unreadable::TextMissing
         })
     }
 }

@@ -19,21 +19,25 @@
 //! travels, joins have no statistics, COUNT counts what was fetched, and ORDER BY with LIMIT sorts all.
 
 mod answer;
-mod convert;
+#[cfg(test)]
+mod differential;
 mod error;
 mod facts;
 mod fetch;
 mod guard;
 mod local;
+mod overlay;
 mod parse;
 mod source;
 #[cfg(test)]
 mod testing;
+mod update;
 
 pub use answer::{Answer, CHUNK_BYTES, Stats, evaluate};
 pub use error::QueryError;
 pub use parse::{Query, Update, parse_query, parse_update};
 pub use source::{BATCH_MAX, Found, Source};
+pub use update::{Changes, plan_update};
 
 use tokio::time::Instant;
 
