@@ -32,6 +32,8 @@ mod source;
 #[cfg(test)]
 mod testing;
 mod update;
+#[cfg(test)]
+mod w3c;
 
 pub use answer::{Answer, CHUNK_BYTES, Stats, evaluate};
 pub use error::QueryError;

@@ -48,7 +48,8 @@ pub fn parse_update(sparql: &str, base: Option<&str>) -> Result<Update, QueryErr
     for operation in &mut update.operations {
         match operation {
             Operation::DeleteInsert { pattern, .. } => rewrite.pattern(pattern, false)?,
-            Operation::Load { source, .. } => {
+            // A failing LOAD SILENT is a LOAD SILENT that does nothing.
+            Operation::Load { source, silent: false, .. } => {
                 return Err(QueryError::Unsupported(format!(
                     "LOAD {source} is not supported: Beam opens no connections on behalf of an update; use `beam load` with a file"
                 )));

@@ -52,9 +52,8 @@ impl Update {
     /// Whether planning it asks the source anything. INSERT DATA and DELETE DATA do not.
     pub fn needs_read(&self) -> bool {
         self.0.operations.iter().any(|operation| match operation {
-            Operation::InsertData { .. } | Operation::DeleteData { .. } | Operation::Create { .. } => false,
             Operation::DeleteInsert { .. } | Operation::Clear { .. } | Operation::Drop { .. } => true,
-            Operation::Load { .. } => false,
+            _ => false,
         })
     }
 }
@@ -127,10 +126,8 @@ impl Plan<'_> {
                     self.delete_insert(&select, using.as_ref(), &variables, delete, insert).await?;
                 }
                 Operation::Clear { graph, .. } | Operation::Drop { graph, .. } => self.clear(graph).await?,
-                Operation::Create { .. } => {}
-                Operation::Load { source, .. } => {
-                    return Err(QueryError::Unsupported(format!("LOAD {source} is not supported")));
-                }
+                // LOAD without SILENT was refused when the update was read.
+                Operation::Create { .. } | Operation::Load { .. } => {}
             }
             self.planned.within(self.limits.facts_max)?;
         }

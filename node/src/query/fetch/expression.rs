@@ -147,7 +147,10 @@ mod tests {
 
     fn demanded(filter: &str) -> String {
         let query = spargebra::SparqlParser::new().parse_query(&format!("ASK {{ FILTER({filter}) }}")).unwrap();
-        let spargebra::Query::Ask { pattern: GraphPattern::Filter { expr, .. }, .. } = query else { panic!("{query}") };
+        let spargebra::Query::Ask { pattern: GraphPattern::Project { inner, .. }, .. } = query else {
+            panic!("{query}")
+        };
+        let GraphPattern::Filter { expr, .. } = *inner else { panic!("{inner}") };
         demands(&expr).iter().map(|(v, iris)| format!("{v}={iris:?} ")).collect()
     }
 
