@@ -268,14 +268,30 @@ async fn a_restarted_node_replaces_its_old_connections() {
     let cluster = Cluster::new(&env);
     let api = cluster.node(&env.child("api"), ANY, API_VA);
     let first = cluster.node(&env.child("log"), ANY, LOG_VA);
-    let old = first.dial(&api).await.unwrap();
-    let second = cluster.node(&env.child("log"), ANY, LOG_VA);
-    let new = second.dial(&api).await.unwrap();
-    old.closed().await;
-    assert!(!new.is_closed());
+    first.dial(&api).await.unwrap();
+    let address = first.address();
+    // It dies without a word.
+    first.env.tasks().kill();
+    first.env.tasks().join().await;
+    drop(first);
+    let second = cluster.node(&env.child("log"), &address.to_string(), LOG_VA);
+    second.dial(&api).await.unwrap();
     api.until(|| api.peers.connections().len() == 1).await;
     let found = api.peers.peer(&Target { addresses: vec![], ..second.target() }, Lane::Calls).await.unwrap();
-    assert_eq!(found.info().remote, second.address());
+    assert_eq!(found.info().hello.boot, second.boot);
+}
+
+#[tokio::test]
+async fn a_borrowed_certificate_replaces_nobody() {
+    let env = env();
+    let cluster = Cluster::new(&env);
+    let api = cluster.node(&env.child("api"), ANY, API_VA);
+    let log = cluster.node(&env.child("log"), ANY, LOG_VA);
+    let borrower = cluster.node(&env.child("borrower"), ANY, LOG_VA);
+    let first = log.dial(&api).await.unwrap();
+    let second = borrower.dial(&api).await.unwrap();
+    assert_eq!(second.ask(&tail(), log.soon()).await, Ok(version(7)));
+    assert_eq!(first.ask(&tail(), log.soon()).await, Ok(version(7)));
 }
 
 #[tokio::test]

@@ -336,7 +336,12 @@ impl State {
         self.next += 1;
         if let Identity::Node { node, .. } = &peer.info().identity {
             let same = self.nodes.entry(node.clone()).or_default();
-            for old in same.iter().filter(|old| old.info().hello.boot != peer.info().hello.boot) {
+            // Another process on the same address: the one that had it before is gone. A program that
+            // borrows a node's certificate has an address of its own, and replaces nobody.
+            let gone = |old: &&Peer| {
+                old.info().remote == peer.info().remote && old.info().hello.boot != peer.info().hello.boot
+            };
+            for old in same.iter().filter(gone) {
                 old.connection().close(reason::REPLACED, b"this node has started again since");
             }
             same.push(peer.clone());

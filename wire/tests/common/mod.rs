@@ -134,6 +134,7 @@ pub struct Cluster {
 pub struct Node {
     pub env: Env,
     pub identity: Identity,
+    pub boot: u64,
     pub peers: Peers,
     pub seen: Arc<Seen>,
 }
@@ -171,9 +172,10 @@ impl Cluster {
         adjust(&mut options);
         let endpoint = Endpoint::open(env, bind.parse().unwrap(), tls, options).unwrap();
         let seen = Arc::new(Seen::default());
-        let echo = Echo { identity: identity(uri), boot: env.random_u64(), seen: seen.clone() };
+        let boot = env.random_u64();
+        let echo = Echo { identity: identity(uri), boot, seen: seen.clone() };
         let peers = Peers::start(env.clone(), endpoint, Arc::new(echo));
-        Node { env: env.clone(), identity: identity(uri), peers, seen }
+        Node { env: env.clone(), identity: identity(uri), boot, peers, seen }
     }
 }
 
