@@ -213,6 +213,7 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
                 event = events.next(), if !events.is_empty() => event,
                 () = self.fanout.env.sleep_until(wake) => None,
             };
+            debug_assert!(event.as_ref().is_none_or(|(way, _)| hedge.running().any(|running| running == *way)));
             match event {
                 Some((way, Event::Chunk(chunk))) => {
                     hedge.heard(way, self.now());
@@ -303,6 +304,11 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
                 Some(Err(error)) => Event::Failed(Failed { view: Some(part.view.clone()), error }),
                 None => Event::End,
             })
+            // A failure is the last that is heard: its stream's end is no answer.
+            .scan(false, |over, event| {
+                let last = std::mem::replace(over, matches!(event, Event::Failed(_)));
+                std::future::ready((!last).then_some(event))
+            })
             .boxed()
     }
 
@@ -373,3 +379,6 @@ fn is_final(error: &CallError) -> bool {
     use Code::*;
     matches!(error.code, Invalid | TooLarge | TooOld | WrongEpoch | QueryTooLarge)
 }
+
+#[cfg(test)]
+mod tests;
