@@ -219,7 +219,7 @@ impl SimDisk {
             }
             Some(now) => {
                 state.settle(now);
-                let unlucky = self.options.stall_one_in > 0 && state.draw() % self.options.stall_one_in == 0;
+                let unlucky = self.options.stall_one_in > 0 && state.draw().is_multiple_of(self.options.stall_one_in);
                 let stall = if unlucky { self.options.stall.as_micros() as u64 } else { 0 };
                 let stall = Duration::from_micros(if stall > 0 { state.draw() % stall } else { 0 });
                 let ends = state.busy_until.unwrap_or(now).max(now) + self.options.sync + stall;
@@ -351,14 +351,14 @@ impl State {
                 let (head, tail) = data.split_at(head);
                 let mut at = *at;
                 for sector in std::iter::once(head).chain(tail.chunks(SECTOR_BYTES)) {
-                    if self.draw() % 2 == 0 {
+                    if self.draw().is_multiple_of(2) {
                         self.harden(&Op::Write { file: *file, at, data: sector.to_vec() });
                     }
                     at += sector.len() as u64;
                 }
             }
             op => {
-                if self.draw() % 2 == 0 {
+                if self.draw().is_multiple_of(2) {
                     self.harden(op);
                 }
             }
