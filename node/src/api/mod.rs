@@ -3,7 +3,7 @@
 //! An api node keeps nothing. It learns from DNS who the log nodes and views are, and from the views what they hold and how
 //! far they are. A query becomes questions about facts and texts at one version ([`lookup`]); a question is cut into
 //! parts that cover its points ([`cover`]), each asked of a view ([`choose`]), and of another when that is late or fails
-//! ([`hedge`]). [`fanout`] does what these decide. A change becomes one entry of the log ([`transact`]), and what
+//! ([`hedge`]). [`fanout`] does what these decide. A change becomes one entry of the log ([`transact`], [`update`]), and what
 //! became of it is asked of any view.
 //!
 //! What it promises:
@@ -29,6 +29,7 @@ mod resolve;
 mod serve;
 mod status;
 mod transact;
+mod update;
 
 use crate::query::Limits;
 use crate::remote::log::{Appender, RemoteLog};

@@ -2,7 +2,7 @@
 
 use crate::api::ApiRole;
 use beam_wire::message::Kind;
-use beam_wire::message::api::{ApiQuery, ApiStatus, ApiTransact};
+use beam_wire::message::api::{ApiQuery, ApiStatus, ApiTransact, ApiUpdate};
 use beam_wire::quic::Incoming;
 use beam_wire::{CallError, Code};
 use futures::future::BoxFuture;
@@ -20,6 +20,11 @@ impl ApiRole {
         Box::pin(async move {
             match call.kind {
                 Kind::ApiQuery => api.query(call.open::<ApiQuery>()?, deadline).await,
+                Kind::ApiUpdate => {
+                    let mut call = call.open::<ApiUpdate>()?;
+                    let outcome = api.update(&call.request, deadline).await?;
+                    call.reply(&outcome).await
+                }
                 Kind::ApiTransact => {
                     let mut call = call.open::<ApiTransact>()?;
                     let reply = api.transact(call.request.clone(), deadline).await?;
