@@ -40,6 +40,7 @@
 mod authority;
 mod certificate;
 mod credentials;
+mod ensure;
 mod error;
 mod files;
 mod rotate;
@@ -50,6 +51,7 @@ mod verify;
 
 pub use authority::Authority;
 pub use credentials::Credentials;
+pub use ensure::ensure;
 pub use error::CertError;
 pub use rotate::{LOOK_EVERY, follow};
 pub use survey::{Surveyed, survey};

@@ -394,6 +394,30 @@ fn a_new_authority_is_rolled_in_beside_the_old() {
 }
 
 #[test]
+fn what_is_missing_is_made_and_the_rest_is_kept() {
+    let env = env();
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let ensure = |identities: &[Identity]| {
+        let made = ensure(&env, dir, &name("beam"), identities).unwrap();
+        made.iter().for_each(|credentials| drop(credentials.tls(&env).unwrap()));
+        made.iter().map(|credentials| credentials.certificate().clone()).collect::<Vec<_>>()
+    };
+    let first = ensure(&[node("beam", "a"), client("beam")]);
+    let second = ensure(&[node("beam", "a"), client("beam"), node("beam", "b")]);
+    assert_eq!(first, second[..2]);
+    // One that ends soon, one whose node does something else now, and one that was half written.
+    let authority = Authority::load(dir).unwrap();
+    authority.issue(&env, &client("beam"), days(6)).unwrap().save(dir).unwrap();
+    let other = Identity::node(name("beam"), name("va"), name("a"), vec![Role::Log, Role::Api]);
+    fs::copy(dir.join("a.key"), dir.join("b.key")).unwrap();
+    let third = ensure(&[other, client("beam"), node("beam", "b")]);
+    assert!(third.iter().zip(&second).all(|(new, old)| new != old));
+    let error = super::ensure(&env, dir, &name("other"), &[]).unwrap_err();
+    assert!(error.to_string().contains("belongs to cluster beam, not to other"), "{error}");
+}
+
+#[test]
 fn a_survey_says_what_is_there() {
     let env = env();
     let dir = tempfile::tempdir().unwrap();

@@ -19,6 +19,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
 
+/// How long an answer may take, all tries and all hosts included. Resolvers have timeouts of their own;
+/// this is for when those fail.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How often to ask.
 #[derive(Clone, Debug)]
 pub struct DirectoryOptions {
@@ -228,7 +232,10 @@ async fn ask(env: Env, known: Arc<Known>, role: Role, datacenter: Name, options:
     let mut retry = options.retry;
     let mut told = None;
     loop {
-        let answer = env.dns().srv(&name).await;
+        let answer = match env.timeout(ANSWER_TIMEOUT, env.dns().srv(&name)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(DnsError::Failed(format!("{name}: no answer within {} s", ANSWER_TIMEOUT.as_secs()))),
+        };
         let (wait, fault) = match &answer {
             Ok(answer) => {
                 retry = options.retry;
