@@ -37,6 +37,8 @@
 //! # }
 //! ```
 
+#![deny(missing_docs)]
+
 mod authority;
 mod certificate;
 mod credentials;

@@ -39,6 +39,8 @@
 //!
 //! Runnable examples are in `client/examples/`: `read_your_write` and `stream_large`.
 
+#![deny(missing_docs)]
+
 mod answer;
 mod client;
 mod error;

@@ -7,6 +7,8 @@
 //!
 //! The message modules know nothing of tokio or sockets: a tidy test holds this.
 
+#![deny(missing_docs)]
+
 pub mod codec;
 pub mod command;
 pub mod env;

@@ -19,7 +19,7 @@ pub mod tasks;
 pub mod wan;
 
 pub use dns::{Dns, DnsError, SrvAnswer, SrvTarget};
-pub use sockets::Sockets;
+pub use sockets::{Sockets, UdpSockets};
 pub use tasks::{Ended, Task, Tasks};
 
 use chance::Chance;

@@ -18,7 +18,7 @@ pub trait Sockets: Send + Sync + 'static {
 }
 
 /// The operating system's sockets.
-pub(super) struct UdpSockets;
+pub struct UdpSockets;
 
 impl Sockets for UdpSockets {
     fn bind(&self, _: &Env, address: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
