@@ -1,2 +1,5 @@
-//! beam
-fn main() {}
+//! The binary `beam`.
+
+fn main() -> std::process::ExitCode {
+    beam_node::cli::run()
+}
