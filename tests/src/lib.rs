@@ -1,1 +1,216 @@
-//! tests
+//! Whole clusters for tests: every node real, the world around them simulated.
+//!
+//! [`SimCluster`] runs the nodes of a topology in one thread on virtual time, with an in-memory network
+//! that is slow and loses packets, and disks of log nodes that lose what was not synced when they crash.
+
+use anyhow::{Context, Result};
+use beam_certs::{Authority, Credentials};
+use beam_client::{Client, ClientOptions};
+use beam_node::log::disk_sim::{Loss, SimDisk, SimDiskOptions};
+use beam_node::node::{Node, NodeOptions};
+use beam_wire::env::sim::{Link, SimWorld};
+use beam_wire::env::{Env, SrvAnswer, SrvTarget};
+use beam_wire::topology::Topology;
+use beam_wire::{ClientRole, Identity, Name, Role};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The topology at the root of the repository.
+pub const TOPOLOGY: &str = include_str!("../../topology.toml");
+
+/// Certificates of simulated clusters outlive every test.
+const CERTIFICATES_LAST: Duration = Duration::from_secs(3600);
+
+/// Clients of one datacenter have these last bytes of their addresses.
+const CLIENTS_MAX: u8 = 8;
+
+/// A simulated cluster.
+pub struct SimCluster {
+    /// The world that it is in.
+    pub world: SimWorld,
+    /// Its topology, with addresses of that world.
+    pub topology: Arc<Topology>,
+    authority: Authority,
+    credentials: BTreeMap<Name, Credentials>,
+    disks: BTreeMap<Name, Arc<SimDisk>>,
+    views: tempfile::TempDir,
+    running: BTreeMap<Name, Node>,
+    clients: u8,
+}
+
+impl SimCluster {
+    /// Makes certificates, DNS records and links (the round trips of the topology, with `loss`), then starts every
+    /// node. `change` may change the topology before.
+    pub async fn start(world: SimWorld, loss: f64, change: impl FnOnce(&mut Topology)) -> Result<SimCluster> {
+        let mut topology = Topology::parse(TOPOLOGY, "topology.toml")?;
+        change(&mut topology);
+        let datacenters = topology.datacenters.clone();
+        let place = |dc: &Name| datacenters.iter().position(|d| d == dc).expect("checked by the topology") as u8 + 1;
+        for (number, node) in topology.nodes.iter_mut().enumerate() {
+            node.address = address(place(&node.datacenter), 0, number as u8 + 1);
+            node.bind = None;
+        }
+        let env = world.env("authority");
+        let authority = Authority::create(&env, &topology.cluster, CERTIFICATES_LAST)?;
+        let mut cluster = SimCluster {
+            topology: Arc::new(topology),
+            credentials: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            views: tempfile::tempdir()?,
+            running: BTreeMap::new(),
+            clients: 0,
+            authority,
+            world,
+        };
+        cluster.lay_links(loss);
+        cluster.publish();
+        for node in cluster.topology.clone().nodes.iter() {
+            let identity = cluster.topology.identity(node);
+            let issued = cluster.authority.issue(&env, &identity, CERTIFICATES_LAST)?;
+            cluster.credentials.insert(node.name.clone(), issued);
+            if node.has_role(Role::Log) {
+                let nature = cluster.world.env(&format!("disk-{}", node.name));
+                cluster.disks.insert(node.name.clone(), Arc::new(SimDisk::new(&nature, SimDiskOptions::default())));
+            }
+            cluster.start_node(&node.name.clone()).await?;
+        }
+        Ok(cluster)
+    }
+
+    fn place(&self, datacenter: &Name) -> u8 {
+        self.topology.datacenters.iter().position(|d| d == datacenter).expect("a datacenter of the topology") as u8 + 1
+    }
+
+    /// Every address that nodes and clients of a datacenter may have.
+    fn addresses(&self, datacenter: &Name) -> Vec<SocketAddr> {
+        let clients = (1..=CLIENTS_MAX).map(|n| address(self.place(datacenter), 1, n));
+        self.topology.nodes_in(datacenter).map(|n| n.address).chain(clients).collect()
+    }
+
+    fn lay_links(&self, loss: f64) {
+        for link in &self.topology.links {
+            let latency = link.round_trip / 2;
+            let link_is = Link { jitter: latency / 30, loss, ..Link::of(latency) };
+            for a in self.addresses(&link.between.0) {
+                for b in self.addresses(&link.between.1) {
+                    self.world.net().set_link(a, b, link_is);
+                }
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let mut answers: BTreeMap<String, Vec<SrvTarget>> = BTreeMap::new();
+        for record in self.topology.srv_records() {
+            let node = self.topology.nodes.iter().find(|n| record.target.starts_with(&format!("{}.", n.name)));
+            let node = node.expect("records come from nodes");
+            answers.entry(record.name.clone()).or_default().push(SrvTarget {
+                priority: record.priority,
+                weight: record.weight,
+                port: record.port,
+                target: record.target.clone(),
+                addresses: vec![node.address.ip()],
+            });
+        }
+        for (name, targets) in answers {
+            self.world.dns().set(&name, Ok(SrvAnswer { targets, ttl: Duration::from_secs(30) }));
+        }
+    }
+
+    /// Starts a node, on what its disks hold.
+    pub async fn start_node(&mut self, name: &Name) -> Result<()> {
+        let node = self.topology.node(name).with_context(|| format!("no node {name}"))?;
+        let env = self.world.env(name.as_str());
+        // The key must stay the same over restarts, so it comes from the name.
+        let mut reset_key = [0; 64];
+        for (byte, letter) in reset_key.iter_mut().zip(name.as_str().bytes().cycle()) {
+            *byte = letter;
+        }
+        let options = NodeOptions {
+            topology: self.topology.clone(),
+            name: name.clone(),
+            credentials: self.credentials[name].clone(),
+            certs: None,
+            listen: node.address,
+            log_disk: self.disks.get(name).map(|disk| disk.clone() as Arc<dyn beam_node::log::disk::Disk>),
+            view_directory: self.view_directory(name),
+            reset_key,
+        };
+        let started = env.scope(Node::start(env.clone(), options)).await?;
+        self.running.insert(name.clone(), started);
+        Ok(())
+    }
+
+    fn view_directory(&self, name: &Name) -> PathBuf {
+        self.views.path().join(name.as_str())
+    }
+
+    /// A node is gone at this instant. What the disk of a log node had not synced is lost.
+    pub async fn kill_node(&mut self, name: &Name, loss: Loss) {
+        let Some(node) = self.running.remove(name) else { return };
+        self.world.kill(name.as_str());
+        if let Some(disk) = self.disks.get(name) {
+            disk.crash(loss);
+        }
+        node.gone().await;
+    }
+
+    /// All nodes of a datacenter are gone at once.
+    pub async fn lose_datacenter(&mut self, datacenter: &Name, loss: Loss) {
+        let names: Vec<Name> = self.topology.nodes_in(datacenter).map(|n| n.name.clone()).collect();
+        for name in &names {
+            self.world.kill(name.as_str());
+        }
+        for name in &names {
+            self.kill_node(name, loss).await;
+        }
+    }
+
+    /// Its nodes start again.
+    pub async fn return_datacenter(&mut self, datacenter: &Name) -> Result<()> {
+        let names: Vec<Name> = self.topology.nodes_in(datacenter).map(|n| n.name.clone()).collect();
+        for name in names {
+            if !self.running.contains_key(&name) {
+                self.start_node(&name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts a datacenter off from all others; nothing in it stops.
+    pub fn cut_off(&self, datacenter: &Name) {
+        let here = self.addresses(datacenter);
+        for other in self.topology.datacenters.iter().filter(|d| *d != datacenter) {
+            self.world.net().part(&here, &self.addresses(other));
+        }
+    }
+
+    /// A client in a datacenter, which asks only api nodes of `allowed`, in this order.
+    pub async fn client(&mut self, datacenter: &Name, allowed: &[Name], role: ClientRole) -> Result<Client> {
+        self.clients += 1;
+        let env = self.world.env(&format!("client-{}", self.clients));
+        let name = Name::new(format!("client-{}", self.clients))?;
+        let identity = Identity::client(self.topology.cluster.clone(), name, role);
+        let credentials = self.authority.issue(&env, &identity, CERTIFICATES_LAST)?;
+        let options = ClientOptions::new(&self.topology.zone, allowed.to_vec(), credentials.tls(&env)?);
+        // Each client has an address of its own: those of one datacenter share its links.
+        let number = (self.clients - 1) % CLIENTS_MAX + 1;
+        let options = options.bind(SocketAddr::new(address(self.place(datacenter), 1, number).ip(), CLIENT_PORT));
+        Ok(env.scope(Client::connect(env.clone(), options)).await?)
+    }
+
+    /// The environment of the test itself.
+    pub fn env(&self) -> Env {
+        self.world.env("test")
+    }
+}
+
+const CLIENT_PORT: u16 = 5000;
+
+fn address(datacenter: u8, kind: u8, number: u8) -> SocketAddr {
+    let port = if kind == 0 { 4433 } else { CLIENT_PORT };
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, datacenter, kind, number)), port)
+}

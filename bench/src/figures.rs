@@ -1,0 +1,70 @@
+//! What a benchmark prints.
+
+use serde::Serialize;
+use std::fmt::Write;
+
+/// All figures of one benchmark.
+#[derive(Serialize)]
+pub struct Figures {
+    /// The version of this document.
+    pub version: u32,
+    /// The benchmark's name.
+    pub bench: &'static str,
+    /// What was measured, and what it is compared with.
+    pub figures: Vec<Figure>,
+}
+
+/// One figure.
+#[derive(Serialize)]
+pub struct Figure {
+    /// What it is.
+    pub name: &'static str,
+    /// How much.
+    pub value: f64,
+    /// Of what.
+    pub unit: &'static str,
+    /// What could not be beaten, measured in the same run.
+    pub floor: Option<Floor>,
+}
+
+/// A floor.
+#[derive(Serialize)]
+pub struct Floor {
+    /// What it is.
+    pub name: &'static str,
+    /// How much, in the unit of the figure.
+    pub value: f64,
+    /// The figure divided by this.
+    pub ratio: f64,
+}
+
+impl Figures {
+    /// None yet.
+    pub fn new(bench: &'static str) -> Figures {
+        Figures { version: 1, bench, figures: vec![] }
+    }
+
+    /// Adds a figure that stands alone.
+    pub fn add(&mut self, name: &'static str, value: f64, unit: &'static str) {
+        self.figures.push(Figure { name, value, unit, floor: None });
+    }
+
+    /// Adds a figure beside its floor.
+    pub fn add_beside(&mut self, name: &'static str, value: f64, unit: &'static str, floor: (&'static str, f64)) {
+        let floor = Floor { name: floor.0, value: floor.1, ratio: value / floor.1 };
+        self.figures.push(Figure { name, value, unit, floor: Some(floor) });
+    }
+
+    /// For people.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        for figure in &self.figures {
+            write!(text, "{:36} {:>14.1} {:10}", figure.name, figure.value, figure.unit).expect("text grows");
+            if let Some(floor) = &figure.floor {
+                write!(text, " {:.3} of {} ({:.1})", floor.ratio, floor.name, floor.value).expect("text grows");
+            }
+            text.push('\n');
+        }
+        text
+    }
+}

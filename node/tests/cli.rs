@@ -1,0 +1,206 @@
+//! The binary as a user meets it: a cluster of real processes on this machine, killed with SIGKILL and fed with
+//! garbage. Every command that can fail says what, where and what to do, with its own exit code.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+/// The topology at the root, with two views per datacenter instead of four and ports that are free now.
+fn topology() -> String {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../topology.toml")).unwrap();
+    let mut held = vec![];
+    let mut port = || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        held.push(socket);
+        port
+    };
+    let mut out = String::new();
+    for line in text.lines() {
+        match line.split_once("127.0.0.1:") {
+            Some((before, after)) => {
+                let rest: String = after.chars().skip_while(char::is_ascii_digit).collect();
+                out += &format!("{before}127.0.0.1:{}{rest}\n", port());
+            }
+            None => out += &format!("{line}\n"),
+        }
+    }
+    out
+}
+
+struct Cluster {
+    home: tempfile::TempDir,
+    process: Option<Child>,
+}
+
+impl Cluster {
+    fn start() -> Cluster {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("topology.toml"), topology()).unwrap();
+        let mut cluster = Cluster { home, process: None };
+        cluster.run();
+        cluster
+    }
+
+    /// Starts `beam dev`, and waits until it serves.
+    fn run(&mut self) {
+        let mut process = beam(self.home.path()).arg("dev").stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        for line in lines.by_ref() {
+            if line.unwrap().contains("Ctrl-C stops it") {
+                break;
+            }
+        }
+        // Whatever it says later must not fill the pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        self.process = Some(process);
+        for _ in 0..600 {
+            if self.beam(&["status"]).status.success() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("the cluster does not serve: {}", text(&self.beam(&["status"])));
+    }
+
+    /// SIGKILL: no destructor runs, nothing is flushed.
+    fn kill(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    fn beam(&self, arguments: &[&str]) -> Output {
+        beam(self.home.path()).args(arguments).output().unwrap()
+    }
+
+    fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.home.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.process.is_some() {
+            self.kill();
+        }
+    }
+}
+
+fn beam(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_beam"));
+    command.current_dir(home).env_remove("BEAM_TOPOLOGY").env_remove("BEAM_CERTS").env_remove("BEAM_CLIENT");
+    command
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The command failed with this exit code, and said all of this.
+#[track_caller]
+fn fails(output: &Output, code: i32, says: &[&str]) {
+    let text = text(output);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for words in says {
+        assert!(text.contains(words), "it does not say {words:?}: {text}");
+    }
+}
+
+#[track_caller]
+fn succeeds(output: &Output) -> String {
+    assert!(output.status.success(), "{}", text(output));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn count(cluster: &Cluster) -> String {
+    let query = "SELECT (COUNT(*) AS ?n) WHERE { ?s <urn:p> ?o }";
+    let tsv = succeeds(&cluster.beam(&["query", query, "--format", "tsv"]));
+    tsv.lines().nth(1).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_cluster_keeps_what_it_acknowledged_and_refuses_garbage() {
+    let mut cluster = Cluster::start();
+    let facts: String = (0..500).map(|i| format!("<urn:s{i}> <urn:p> \"{i}\" .\n")).collect();
+    cluster.file("facts.nt", &facts);
+    succeeds(&cluster.beam(&["load", "facts.nt"]));
+    assert_eq!(count(&cluster), "500");
+
+    // A broken line: file, line, column, how many facts were taken before, and none of its batch.
+    let broken: String = (0..25)
+        .map(
+            |i| if i == 17 { "<urn:x> <urn:p> oops .\n".to_owned() } else { format!("<urn:y{i}> <urn:p> \"{i}\" .\n") },
+        )
+        .collect();
+    cluster.file("broken.nt", &broken);
+    let output = cluster.beam(&["load", "broken.nt", "--batch", "10"]);
+    fails(&output, 1, &["broken.nt:18:", "10 facts were taken before it, none of the batch that holds it"]);
+    assert_eq!(count(&cluster), "510");
+
+    fails(&cluster.beam(&["load", "nowhere.nt"]), 1, &["nowhere.nt", "No such file"]);
+    cluster.file("facts.txt", "");
+    fails(&cluster.beam(&["load", "facts.txt"]), 1, &["facts.txt", "--format"]);
+    fails(&cluster.beam(&["query", "SELECT nonsense"]), 1, &["1:"]);
+    fails(&cluster.beam(&["update", "INSERT nonsense"]), 1, &["1:"]);
+    fails(&cluster.beam(&["query", "ASK {}", "--at", "999999999"]), 1, &["999999999"]);
+    fails(&cluster.beam(&["query"]), 2, &["<SPARQL>"]);
+
+    // Roles.
+    let update = ["update", "INSERT DATA { <urn:a> <urn:p> 1 }", "--client", "reader"];
+    fails(&cluster.beam(&update), 5, &["reader"]);
+    fails(&cluster.beam(&["log", "append", "x", "--client", "writer"]), 5, &["writer"]);
+    assert_eq!(count(&cluster), "510", "what was refused changed nothing");
+
+    // Certificates: one of another authority, and none at all.
+    succeeds(&cluster.beam(&["cert", "ca", "--dir", "other", "--cluster", "beam"]));
+    succeeds(&cluster.beam(&["cert", "client", "--dir", "other", "--name", "admin", "--role", "admin"]));
+    let stranger = cluster.beam(&["query", "ASK {}", "--certs", "other", "--timeout", "5"]);
+    assert!(!stranger.status.success());
+    assert!(text(&stranger).contains("certificate"), "{}", text(&stranger));
+    fails(&cluster.beam(&["query", "ASK {}", "--client", "nobody"]), 1, &["nobody", "beam cert client"]);
+
+    // Everything is killed at once, and comes back with all that it has promised.
+    succeeds(&cluster.beam(&["update", "INSERT DATA { <urn:last> <urn:p> \"word\" }"]));
+    cluster.kill();
+    let gone = cluster.beam(&["query", "ASK {}", "--timeout", "2"]);
+    fails(&gone, 4, &[]);
+    cluster.run();
+    assert_eq!(count(&cluster), "511");
+    assert_eq!(succeeds(&cluster.beam(&["query", "ASK { <urn:last> <urn:p> \"word\" }"])), "true\n");
+}
+
+#[test]
+fn a_topology_with_a_mistake_is_refused_with_line_and_suggestion() {
+    let home = tempfile::tempdir().unwrap();
+    let wrong = topology().replace("preferred = ", "prefered = ");
+    std::fs::write(home.path().join("topology.toml"), &wrong).unwrap();
+    let line = 1 + wrong.lines().position(|l| l.contains("prefered")).unwrap();
+    let place = format!("topology.toml:{line}:1");
+    let output = beam(home.path()).args(["topology", "check", "topology.toml"]).output().unwrap();
+    fails(&output, 1, &[&place, "prefered", "preferred"]);
+    let output = beam(home.path()).args(["dev"]).output().unwrap();
+    fails(&output, 1, &[&place, "preferred"]);
+    assert!(!home.path().join("beam-data").exists(), "nothing was made");
+}
+
+#[test]
+fn answers_can_be_read_from_stdin_and_files() {
+    let home = tempfile::tempdir().unwrap();
+    let mut child = beam(home.path())
+        .args(["query", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"ASK {}").unwrap();
+    let output = child.wait_with_output().unwrap();
+    fails(&output, 1, &["topology.toml", "--topology"]);
+    let output = beam(home.path()).args(["query", "@missing.rq"]).output().unwrap();
+    fails(&output, 1, &["missing.rq"]);
+}
