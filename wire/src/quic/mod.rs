@@ -14,7 +14,10 @@
 //! - a peer dialled by name has a certificate for that name, whatever DNS said;
 //! - a length is checked before anything is allocated for it, and nothing may follow a message;
 //! - a half-written request never looks like a whole one;
-//! - a connection ends when the certificate of its peer does.
+//! - a connection ends when the certificate of its peer does, or our own that it was made with.
+//!
+//! Missing: revocation (certificates are short-lived instead), and a limit to what one client may ask
+//! for at once beyond its streams and windows.
 
 pub mod call;
 pub mod directory;
