@@ -258,7 +258,7 @@ impl Client {
         let now = self.inner.env.now();
         let mut newest = lock(&self.inner.newest);
         match *newest {
-            Some((old, _)) if old.epoch == version.epoch && old.index > version.index => {}
+            Some((old, _)) if (old.epoch, old.index) > (version.epoch, version.index) => {}
             _ => *newest = Some((version, now)),
         }
     }

@@ -37,11 +37,7 @@ impl Session {
 
     fn saw(&self, version: Version) {
         let mut seen = self.seen.lock().expect("no holder panics");
-        // Another epoch is never newer or older: what the cluster answers with is where it is now.
-        match *seen {
-            Some(old) if old.epoch == version.epoch && old.index >= version.index => {}
-            _ => *seen = Some(version),
-        }
+        *seen = seen.max(Some(version));
     }
 
     fn position(&self) -> Position {

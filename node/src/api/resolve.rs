@@ -13,6 +13,10 @@ const COVER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the log may take to name its end. A leader is replaced within two seconds.
 const TAIL_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long to wait for views to hear of a version before the log is asked for its end. Whoever just wrote it would else pay a round trip
+/// to the leader for reading it, while the news is on its way.
+const NEWS_PATIENCE: Duration = Duration::from_millis(200);
+
 impl ApiRole {
     /// The version to read.
     pub(super) async fn resolve(&self, position: Position, deadline: Instant) -> Result<Version, CallError> {
@@ -59,10 +63,18 @@ impl ApiRole {
 
     /// The version, if there is one. Views wait for what they have not applied: they must not wait for what will never be.
     async fn existing(&self, wanted: Version, deadline: Instant) -> Result<Version, CallError> {
-        let table = self.views.table();
-        let known = position::epoch(&table).map(|epoch| Version { epoch, index: committed(&table) });
-        if known.is_some_and(|known| known.epoch == wanted.epoch && known.index >= wanted.index) {
-            return Ok(wanted);
+        let give_up = deadline.min(self.env.now() + NEWS_PATIENCE);
+        loop {
+            let changed = self.views.changed();
+            let table = self.views.table();
+            match position::epoch(&table) {
+                Some(epoch) if epoch != wanted.epoch => break,
+                Some(_) if committed(&table) >= wanted.index => return Ok(wanted),
+                _ => {}
+            }
+            if self.env.timeout_at(give_up, changed).await.is_err() {
+                break;
+            }
         }
         let tail = self.tail(deadline).await?;
         same_epoch(wanted, tail)?;

@@ -1,0 +1,316 @@
+//! Api nodes that do as they are told, in a world of virtual time: what a client does when they fail.
+
+use beam_certs::{Authority, Credentials, days};
+use beam_client::{Client, ClientError, ClientOptions, Everything, Position, Term};
+use beam_wire::env::sim::SimWorld;
+use beam_wire::env::{Env, SrvAnswer, SrvTarget};
+use beam_wire::message::Kind;
+use beam_wire::message::api::{ApiQuery, ApiUpdate, Outcome, QueryReply, Shape};
+use beam_wire::message::hello::Hello;
+use beam_wire::quic::{Endpoint, EndpointOptions, Incoming, Peers, Service};
+use beam_wire::{CallError, ClientRole, Code, Epoch, Identity, LogIndex, Name, Role, TransactionId, Version};
+use futures::future::BoxFuture;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What an api node does with the next call.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// Answers with so many rows, or with the outcome.
+    Answers(usize),
+    /// Says this.
+    Fails(Code),
+    /// Sends so many rows, then fails.
+    Breaks(usize),
+    /// Never answers.
+    Hangs,
+}
+use Step::*;
+
+const AT: Version = Version { epoch: Epoch(1), index: LogIndex(700) };
+
+#[derive(Clone)]
+struct Script {
+    env: Env,
+    node: Name,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    steps: BTreeMap<Name, VecDeque<Step>>,
+    /// Who was asked, in order.
+    asked: Vec<String>,
+    ids: Vec<TransactionId>,
+    positions: Vec<Position>,
+}
+
+impl Script {
+    fn step(&self) -> Step {
+        let mut shared = self.shared.lock().unwrap();
+        shared.asked.push(self.node.to_string());
+        shared.steps.get_mut(&self.node).and_then(VecDeque::pop_front).unwrap_or(Answers(1))
+    }
+
+    async fn query(self, call: Incoming) -> Result<(), CallError> {
+        let mut call = call.open::<ApiQuery>()?;
+        self.shared.lock().unwrap().positions.push(call.request.position);
+        let step = self.step();
+        let shape = Shape::Solutions { variables: vec!["x".into()] };
+        let head = QueryReply::Head { version: AT, shape };
+        match step {
+            Fails(code) => return Err(fault(code)),
+            Hangs => std::future::pending().await,
+            Answers(rows) => {
+                call.reply(&head).await?;
+                for row in 0..rows {
+                    call.reply(&QueryReply::Rows(vec![vec![Some(Term::string(row.to_string()))]])).await?;
+                }
+                call.reply(&QueryReply::Summary { facts_fetched: 3, requests: 2, hedges: 1 }).await
+            }
+            Breaks(rows) => {
+                call.reply(&head).await?;
+                for row in 0..rows {
+                    call.reply(&QueryReply::Rows(vec![vec![Some(Term::string(row.to_string()))]])).await?;
+                }
+                // The rows arrive before the error does.
+                self.env.sleep(Duration::from_millis(100)).await;
+                Err(fault(Code::Internal))
+            }
+        }
+    }
+
+    async fn update(self, call: Incoming) -> Result<(), CallError> {
+        let mut call = call.open::<ApiUpdate>()?;
+        self.shared.lock().unwrap().ids.push(call.request.id);
+        match self.step() {
+            Fails(code) => Err(fault(code)),
+            Answers(_) => call.reply(&Outcome { version: AT, attempts: 1 }).await,
+            Hangs | Breaks(_) => std::future::pending().await,
+        }
+    }
+}
+
+fn fault(code: Code) -> CallError {
+    let message = format!("{code:?}");
+    match code {
+        Code::Invalid | Code::Conflict | Code::Denied => CallError::never(code, message),
+        Code::Overloaded | Code::NoQuorum => CallError::later(code, 100, message),
+        _ => CallError::elsewhere(code, message),
+    }
+}
+
+impl Service for Script {
+    fn hello(&self) -> Hello {
+        let (_, datacenter) = self.node.as_str().split_once('-').unwrap();
+        Hello {
+            cluster: name("beam"),
+            epoch: None,
+            name: self.node.clone(),
+            datacenter: Some(name(datacenter)),
+            roles: vec!["api".into()],
+            software: String::new(),
+            format: 1,
+            serves: Vec::new(),
+            boot: 1,
+        }
+    }
+
+    fn serve(&self, call: Incoming) -> BoxFuture<'static, Result<(), CallError>> {
+        let script = self.clone();
+        match call.kind {
+            Kind::ApiQuery => Box::pin(script.query(call)),
+            Kind::ApiUpdate => Box::pin(script.update(call)),
+            other => panic!("{other:?} is not asked here"),
+        }
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+/// Api nodes in two datacenters, and a client that prefers `va`.
+struct Stage {
+    world: SimWorld,
+    shared: Arc<Mutex<Shared>>,
+    client: Client,
+    peers: Vec<Peers>,
+}
+
+impl Stage {
+    async fn new(world: SimWorld) -> Stage {
+        let authority = Authority::create(&world.env("authority"), &name("beam"), days(30)).unwrap();
+        let shared = Arc::<Mutex<Shared>>::default();
+        let mut peers = Vec::new();
+        for (number, datacenter) in ["va", "or"].into_iter().enumerate() {
+            let node = name(&format!("api-{datacenter}"));
+            let env = world.env(node.as_str());
+            let identity = Identity::Node {
+                cluster: name("beam"),
+                datacenter: name(datacenter),
+                node: node.clone(),
+                roles: vec![Role::Api],
+            };
+            let credentials = authority.issue(&world.env("authority"), &identity, days(1)).unwrap();
+            let address = format!("10.0.{number}.1:7100").parse().unwrap();
+            let options = EndpointOptions::wan([7; 64]);
+            let endpoint = Endpoint::open(&env, address, credentials.tls(&env).unwrap(), options).unwrap();
+            let script = Script { env: env.clone(), node: node.clone(), shared: shared.clone() };
+            peers.push(Peers::start(env, endpoint, Arc::new(script)));
+            let target = SrvTarget {
+                priority: 0,
+                weight: 1,
+                port: 7100,
+                target: format!("{node}.{datacenter}.beam.test"),
+                addresses: vec![address.ip()],
+            };
+            let answer = SrvAnswer { targets: vec![target], ttl: Duration::from_secs(60) };
+            world.dns().set(&format!("_beam-api._udp.{datacenter}.beam.test"), Ok(answer));
+        }
+        let identity = Identity::Client { cluster: name("beam"), name: name("app"), role: ClientRole::Writer };
+        let credentials: Credentials = authority.issue(&world.env("authority"), &identity, days(1)).unwrap();
+        let env = world.env("app");
+        let options = ClientOptions::new("beam.test", vec![name("or"), name("va")], credentials.tls(&env).unwrap());
+        let options = options.prefer(&name("va")).timeout(Duration::from_secs(20));
+        let options = options.bind("10.0.9.1:0".parse().unwrap());
+        let client = Client::connect(env, options).await.unwrap();
+        Stage { world, shared, client, peers }
+    }
+
+    fn will(&self, node: &str, steps: &[Step]) {
+        self.shared.lock().unwrap().steps.insert(name(node), steps.iter().copied().collect());
+    }
+
+    fn asked(&self) -> String {
+        std::mem::take(&mut self.shared.lock().unwrap().asked).join(" ")
+    }
+
+    fn ids(&self) -> Vec<TransactionId> {
+        std::mem::take(&mut self.shared.lock().unwrap().ids)
+    }
+
+    async fn query(&self) -> Result<Everything, ClientError> {
+        self.client.query_all("SELECT ?x {}", Position::Recent).await
+    }
+}
+
+fn play<F: Future<Output = ()>>(story: impl FnOnce(Stage) -> F) {
+    SimWorld::run(1, |world| async move {
+        let stage = Stage::new(world).await;
+        story(stage).await
+    });
+}
+
+#[test]
+fn the_preferred_datacenter_answers_and_all_rows_come() {
+    play(|stage| async move {
+        stage.will("api-va", &[Answers(1000)]);
+        let answer = stage.query().await.unwrap();
+        assert_eq!((answer.rows.len(), answer.version), (1000, AT));
+        assert_eq!(answer.rows[999], [Some(Term::string("999"))]);
+        assert_eq!(answer.summary.facts_fetched, 3);
+        assert_eq!(stage.asked(), "api-va");
+    });
+}
+
+#[test]
+fn what_fails_before_its_first_row_is_asked_elsewhere() {
+    play(|stage| async move {
+        for step in [Fails(Code::Unavailable), Fails(Code::Overloaded), Fails(Code::NoQuorum), Breaks(0)] {
+            stage.will("api-va", &[step]);
+            assert_eq!(stage.query().await.unwrap().rows.len(), 1, "{step:?}");
+            assert_eq!(stage.asked(), "api-va api-or", "{step:?}");
+            stage.client.env().sleep(Duration::from_secs(60)).await;
+        }
+        stage.will("api-va", &[Fails(Code::Unavailable)]);
+        stage.query().await.unwrap();
+        stage.query().await.unwrap();
+        assert_eq!(stage.asked(), "api-va api-or api-or", "whoever failed rests for a while");
+    });
+}
+
+#[test]
+fn rows_never_come_twice() {
+    play(|stage| async move {
+        stage.will("api-va", &[Breaks(2)]);
+        let mut answer = stage.client.query("SELECT ?x {}", Position::Recent).await.unwrap();
+        assert!(answer.next().await.unwrap().is_some());
+        assert!(answer.next().await.unwrap().is_some());
+        let error = answer.next().await.unwrap_err();
+        assert!(matches!(error, ClientError::BrokenOff { .. }) && error.is_retryable(), "{error}");
+        assert_eq!(stage.asked(), "api-va");
+    });
+}
+
+#[test]
+fn what_all_would_refuse_is_asked_once() {
+    play(|stage| async move {
+        stage.will("api-va", &[Fails(Code::Invalid)]);
+        let error = stage.query().await.unwrap_err();
+        assert_eq!((error.code(), error.is_retryable()), (Some(Code::Invalid), false));
+        assert_eq!(error.to_string(), "api-va: Invalid");
+        assert_eq!(stage.asked(), "api-va");
+    });
+}
+
+#[test]
+fn a_write_keeps_its_id_when_its_node_dies() {
+    play(|stage| async move {
+        stage.query().await.unwrap();
+        stage.will("api-va", &[Hangs]);
+        let (world, client) = (stage.world.clone(), stage.client.clone());
+        let killer = async {
+            client.env().sleep(Duration::from_millis(500)).await;
+            world.kill("api-va");
+        };
+        let (outcome, ()) = futures::join!(stage.client.update("INSERT DATA {}"), killer);
+        assert_eq!(outcome.unwrap().version, AT);
+        let ids = stage.ids();
+        assert_eq!(ids.len(), 2);
+        assert_eq!(ids[0], ids[1]);
+        assert_eq!(ids[0].born, AT.index, "born at an index that the client has seen");
+        assert_eq!(stage.asked(), "api-va api-va api-or");
+    });
+}
+
+#[test]
+fn in_the_end_it_says_what_it_does_not_know() {
+    play(|stage| async move {
+        stage.query().await.unwrap();
+        let started = stage.client.env().now();
+        stage.will("api-va", &[Fails(Code::NoQuorum); 100]);
+        stage.will("api-or", &[Fails(Code::NoQuorum); 100]);
+        let error = stage.client.update("INSERT DATA {}").await.unwrap_err();
+        let ids = stage.ids();
+        assert!(ids.len() > 2 && ids.iter().all(|id| *id == ids[0]));
+        assert!(matches!(error, ClientError::OutcomeUnknown { id, .. } if id == ids[0]), "{error}");
+        assert!(!error.is_retryable());
+        let error = stage.query().await.unwrap_err();
+        assert!(matches!(error, ClientError::Unavailable { .. }) && error.code() == Some(Code::NoQuorum), "{error}");
+        assert!(stage.client.env().now() - started <= Duration::from_secs(41), "twice the timeout");
+
+        // Whoever is overloaded has done nothing, so it is known.
+        stage.client.env().sleep(Duration::from_secs(60)).await;
+        stage.will("api-va", &[Answers(1), Fails(Code::Overloaded)]);
+        stage.will("api-or", &[Fails(Code::Overloaded); 100]);
+        stage.shared.lock().unwrap().steps.get_mut(&name("api-va")).unwrap().extend([Fails(Code::Overloaded); 100]);
+        let error = stage.client.update("INSERT DATA {}").await.unwrap_err();
+        assert!(matches!(error, ClientError::Unavailable { .. }) && error.is_retryable(), "{error}");
+    });
+}
+
+#[test]
+fn a_session_asks_for_what_it_has_seen() {
+    play(|stage| async move {
+        let session = stage.client.session();
+        session.query_all("SELECT ?x {}").await.unwrap();
+        session.update("INSERT DATA {}").await.unwrap();
+        session.query_all("SELECT ?x {}").await.unwrap();
+        let positions = stage.shared.lock().unwrap().positions.clone();
+        assert_eq!(positions, [Position::Recent, Position::AtLeast(AT)]);
+        assert_eq!(stage.client.session_from(AT).seen(), Some(AT));
+        assert_eq!(stage.peers.len(), 2);
+    });
+}
