@@ -4,7 +4,7 @@
 //! that is slow and loses packets, and disks of log nodes that lose what was not synced when they crash.
 
 use anyhow::{Context, Result};
-use beam_certs::{Authority, Credentials};
+use beam_certs::Authority;
 use beam_client::{Client, ClientOptions};
 use beam_node::log::disk_sim::{Loss, SimDisk, SimDiskOptions};
 use beam_node::node::{Node, NodeOptions};
@@ -34,7 +34,6 @@ pub struct SimCluster {
     /// Its topology, with addresses of that world.
     pub topology: Arc<Topology>,
     authority: Authority,
-    credentials: BTreeMap<Name, Credentials>,
     disks: BTreeMap<Name, Arc<SimDisk>>,
     views: tempfile::TempDir,
     running: BTreeMap<Name, Node>,
@@ -54,10 +53,9 @@ impl SimCluster {
             node.bind = None;
         }
         let env = world.env("authority");
-        let authority = Authority::create(&env, &topology.cluster, CERTIFICATES_LAST)?;
+        let authority = Authority::create(&env, &topology.cluster, 24 * CERTIFICATES_LAST)?;
         let mut cluster = SimCluster {
             topology: Arc::new(topology),
-            credentials: BTreeMap::new(),
             disks: BTreeMap::new(),
             views: tempfile::tempdir()?,
             running: BTreeMap::new(),
@@ -68,9 +66,6 @@ impl SimCluster {
         cluster.lay_links(loss);
         cluster.publish();
         for node in cluster.topology.clone().nodes.iter() {
-            let identity = cluster.topology.identity(node);
-            let issued = cluster.authority.issue(&env, &identity, CERTIFICATES_LAST)?;
-            cluster.credentials.insert(node.name.clone(), issued);
             if node.has_role(Role::Log) {
                 let nature = cluster.world.env(&format!("disk-{}", node.name));
                 cluster.disks.insert(node.name.clone(), Arc::new(SimDisk::new(&nature, SimDiskOptions::default())));
@@ -107,7 +102,7 @@ impl SimCluster {
         for record in self.topology.srv_records() {
             let node = self.topology.nodes.iter().find(|n| record.target.starts_with(&format!("{}.", n.name)));
             let node = node.expect("records come from nodes");
-            answers.entry(record.name.clone()).or_default().push(SrvTarget {
+            answers.entry(record.service.clone()).or_default().push(SrvTarget {
                 priority: record.priority,
                 weight: record.weight,
                 port: record.port,
@@ -132,7 +127,7 @@ impl SimCluster {
         let options = NodeOptions {
             topology: self.topology.clone(),
             name: name.clone(),
-            credentials: self.credentials[name].clone(),
+            credentials: self.authority.issue(&env, &self.topology.identity(node), CERTIFICATES_LAST)?,
             certs: None,
             listen: node.address,
             log_disk: self.disks.get(name).map(|disk| disk.clone() as Arc<dyn beam_node::log::disk::Disk>),

@@ -2,7 +2,6 @@
 
 use super::connect::Connection;
 use super::runtime;
-use crate::rdf::convert;
 use crate::rdf::write::{self, RowFormat, TripleFormat};
 use anyhow::{Context, Result, bail};
 use beam_client::Answer;
@@ -165,11 +164,6 @@ fn name(format: Format) -> String {
     format!("{format:?}").to_lowercase()
 }
 
-/// As N-Triples writes it.
-fn text(term: &Term) -> Result<String, TermError> {
-    Ok(convert::to_oxrdf(term)?.to_string())
-}
-
 async fn table(answer: &mut Answer, variables: &[String], out: &mut impl Write) -> Result<()> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
@@ -178,7 +172,7 @@ async fn table(answer: &mut Answer, variables: &[String], out: &mut impl Write) 
     while let Some(row) = answer.next().await? {
         count += 1;
         let cells: Result<Vec<String>, TermError> =
-            row.iter().map(|t| t.as_ref().map_or(Ok(String::new()), text)).collect();
+            row.iter().map(|t| t.as_ref().map_or(Ok(String::new()), write::text)).collect();
         table.add_row(cells?);
     }
     writeln!(out, "{table}")?;

@@ -44,6 +44,14 @@ pub enum WriteError {
     Row(String),
 }
 
+/// A term as N-Triples writes it.
+///
+/// # Errors
+/// If it cannot be written so.
+pub fn text(term: &Term) -> Result<String, TermError> {
+    Ok(convert::to_oxrdf(term)?.to_string())
+}
+
 /// Writes the answer of an ASK.
 ///
 /// # Errors
