@@ -72,9 +72,9 @@ impl Local {
     fn certify(&self, env: &Env) -> Result<()> {
         let cluster = &self.topology.cluster;
         let nodes = self.topology.nodes.iter().map(|n| self.topology.identity(n));
-        let clients = CLIENTS.iter().map(|(name, role)| {
-            Identity::client(cluster.clone(), Name::new(*name).expect("these are names"), *role)
-        });
+        let clients = CLIENTS
+            .iter()
+            .map(|(name, role)| Identity::client(cluster.clone(), Name::new(*name).expect("these are names"), *role));
         let identities: Vec<Identity> = nodes.chain(clients).collect();
         beam_certs::ensure(env, &self.certs(), cluster, &identities)?;
         Ok(())
