@@ -145,8 +145,8 @@ fn a_cluster_keeps_what_it_acknowledged_and_refuses_garbage() {
     fails(&cluster.beam(&["load", "nowhere.nt"]), 1, &["nowhere.nt", "No such file"]);
     cluster.file("facts.txt", "");
     fails(&cluster.beam(&["load", "facts.txt"]), 1, &["facts.txt", "--format"]);
-    fails(&cluster.beam(&["query", "SELECT nonsense"]), 1, &["1:"]);
-    fails(&cluster.beam(&["update", "INSERT nonsense"]), 1, &["1:"]);
+    fails(&cluster.beam(&["query", "SELECT nonsense"]), 1, &["line 1, column 16"]);
+    fails(&cluster.beam(&["update", "INSERT nonsense"]), 1, &["line 1, column"]);
     fails(&cluster.beam(&["query", "ASK {}", "--at", "999999999"]), 1, &["999999999"]);
     fails(&cluster.beam(&["query"]), 2, &["<SPARQL>"]);
 
@@ -158,7 +158,7 @@ fn a_cluster_keeps_what_it_acknowledged_and_refuses_garbage() {
 
     // Certificates: one of another authority, and none at all.
     succeeds(&cluster.beam(&["cert", "ca", "--dir", "other", "--cluster", "beam"]));
-    succeeds(&cluster.beam(&["cert", "client", "--dir", "other", "--name", "admin", "--role", "admin"]));
+    succeeds(&cluster.beam(&["cert", "client", "--dir", "other", "--role", "admin", "admin"]));
     let stranger = cluster.beam(&["query", "ASK {}", "--certs", "other", "--timeout", "5"]);
     assert!(!stranger.status.success());
     assert!(text(&stranger).contains("certificate"), "{}", text(&stranger));

@@ -80,7 +80,8 @@ impl ApiRole {
         same_epoch(wanted, tail)?;
         if wanted.index > tail.index {
             let message = format!("version {wanted} does not exist yet: the log ends at {tail}");
-            return Err(CallError::later(Code::Ahead, 100, message));
+            // The tail is linearizable: nobody can have been promised more.
+            return Err(CallError::never(Code::Ahead, message));
         }
         Ok(wanted)
     }

@@ -1,7 +1,7 @@
 //! How commands reach a cluster: topology, certificate, and the client SDK.
 
 use crate::remote::log::RemoteLog;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use beam_certs::Credentials;
 use beam_client::{Client, ClientOptions};
 use beam_wire::command::FORMAT;
@@ -9,10 +9,10 @@ use beam_wire::env::Env;
 use beam_wire::env::dns::Resolver;
 use beam_wire::message::hello::Hello;
 use beam_wire::quic::{Directory, DirectoryOptions, Endpoint, EndpointOptions, Incoming, Peers, Service};
-use beam_wire::topology::Topology;
+use beam_wire::topology::{Topology, TopologyError};
 use beam_wire::{CallError, Code, Name, Role};
 use futures::future::{BoxFuture, FutureExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +36,16 @@ pub struct Connection {
     pub timeout: f64,
 }
 
+/// Reads the topology that a command was told of.
+pub fn topology_at(path: &Path) -> Result<Topology> {
+    Topology::load(path).map_err(|error| match error {
+        TopologyError::Unreadable { file, source } => {
+            anyhow!("cannot read the topology {file}: {source}; name it with --topology, or run where there is one")
+        }
+        other => other.into(),
+    })
+}
+
 /// Where names are looked up: the topology's own DNS servers, or the system's.
 pub fn resolver(topology: &Topology) -> Result<Arc<Resolver>> {
     let servers = &topology.dns.servers;
@@ -51,7 +61,7 @@ impl Connection {
 
     /// Connects with the certificate that the arguments name.
     pub async fn open(&self) -> Result<(Client, Topology)> {
-        let topology = Topology::load(&self.topology)?;
+        let topology = topology_at(&self.topology)?;
         let env = Env::real(resolver(&topology)?);
         let credentials = Credentials::load(&self.certs, &self.client)?;
         let mut datacenters: Vec<Name> = topology.datacenters.clone();
@@ -86,7 +96,7 @@ impl Service for Caller {
 impl Connection {
     /// Connects to the log nodes themselves.
     pub async fn open_log(&self) -> Result<(RemoteLog, Env)> {
-        let topology = Topology::load(&self.topology)?;
+        let topology = topology_at(&self.topology)?;
         let env = Env::real(resolver(&topology)?);
         let tls = Credentials::load(&self.certs, &self.client)?.tls(&env)?;
         let local = if topology.nodes.iter().any(|n| n.address.is_ipv6()) { "[::]:0" } else { "0.0.0.0:0" };

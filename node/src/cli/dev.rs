@@ -1,11 +1,11 @@
 //! `beam dev`: every node of topology.toml as tasks of one process, until Ctrl-C.
 
+use super::connect::topology_at;
 use super::node::stop_signal;
 use super::runtime;
 use crate::local::Local;
 use crate::local::wan::{Lab, Wan};
 use anyhow::{Context, Result, bail};
-use beam_wire::topology::Topology;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -23,7 +23,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<()> {
     runtime()?.block_on(async {
-        let topology = Topology::load(&args.topology)?;
+        let topology = topology_at(&args.topology)?;
         let Some(dns) = topology.dns.servers.first().copied() else {
             bail!(
                 "{} names no DNS server: `beam dev` answers the zone itself, at the first of [dns] servers, \

@@ -1,12 +1,11 @@
 //! `beam node`: one node as one process.
 
-use super::connect::resolver;
+use super::connect::{resolver, topology_at};
 use super::runtime;
 use crate::node::{Node, NodeOptions};
 use anyhow::{Context, Result, bail};
 use beam_wire::Name;
 use beam_wire::env::Env;
-use beam_wire::topology::Topology;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,7 +27,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<()> {
     runtime()?.block_on(async {
-        let topology = Arc::new(Topology::load(&args.topology)?);
+        let topology = Arc::new(topology_at(&args.topology)?);
         if topology.node(&args.name).is_none() {
             let names: Vec<_> = topology.nodes.iter().map(|n| n.name.as_str()).collect();
             bail!("{} has no node {}; it has {}", args.topology.display(), args.name, names.join(", "));
