@@ -306,7 +306,10 @@ impl Client {
                     }
                     Retry::Later { .. } | Retry::Elsewhere | Retry::At(_) => lock(standing).failed(&node, env.now()),
                 }
-                last = Some((node, error));
+                // That time ran out says less than what went wrong before.
+                if error.code != Code::Deadline || last.is_none() {
+                    last = Some((node, error));
+                }
                 if env.now() >= deadline {
                     break;
                 }

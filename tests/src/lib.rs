@@ -185,6 +185,17 @@ impl SimCluster {
 
     /// A client in a datacenter, which asks only api nodes of `allowed`, in this order.
     pub async fn client(&mut self, datacenter: &Name, allowed: &[Name], role: ClientRole) -> Result<Client> {
+        self.client_within(datacenter, allowed, role, Duration::from_secs(30)).await
+    }
+
+    /// The same, with a limit for each of its calls.
+    pub async fn client_within(
+        &mut self,
+        datacenter: &Name,
+        allowed: &[Name],
+        role: ClientRole,
+        limit: Duration,
+    ) -> Result<Client> {
         self.clients += 1;
         let env = self.world.env(&format!("client-{}", self.clients));
         let name = Name::new(format!("client-{}", self.clients))?;
@@ -193,7 +204,8 @@ impl SimCluster {
         let options = ClientOptions::new(&self.topology.zone, allowed.to_vec(), credentials.tls(&env)?);
         // Each client has an address of its own: those of one datacenter share its links.
         let number = (self.clients - 1) % CLIENTS_MAX + 1;
-        let options = options.bind(SocketAddr::new(address(self.place(datacenter), 1, number).ip(), CLIENT_PORT));
+        let options =
+            options.timeout(limit).bind(SocketAddr::new(address(self.place(datacenter), 1, number).ip(), CLIENT_PORT));
         Ok(env.scope(Client::connect(env.clone(), options)).await?)
     }
 

@@ -6,6 +6,8 @@ use crate::load::{IN_FLIGHT, load};
 use crate::rdf::batch::{FACTS, batches};
 use crate::rdf::read::{Format, open};
 use anyhow::{Result, bail};
+use beam_client::Client;
+use beam_wire::Position;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +23,9 @@ pub struct Args {
     /// Facts in one transaction
     #[arg(long, default_value_t = FACTS, value_parser = at_least_one)]
     batch: usize,
+    /// Return as soon as all is acknowledged, without waiting until views have applied it
+    #[arg(long)]
+    no_wait: bool,
     /// Transactions under way at once
     #[arg(long, default_value_t = IN_FLIGHT, value_parser = at_least_one)]
     in_flight: usize,
@@ -67,11 +72,32 @@ pub fn run(args: Args) -> Result<()> {
             all += facts;
         }
         let took = (env.now() - began).as_secs_f64();
+        if !args.no_wait {
+            until_applied(&client).await?;
+        }
         let rate = HumanCount((all as f64 / took.max(0.001)) as u64);
-        eprintln!("loaded {} facts in {took:.1} s: {rate} facts/s", HumanCount(all));
+        let applied = (env.now() - began).as_secs_f64();
+        eprintln!("loaded {} facts in {took:.1} s: {rate} facts/s acknowledged; views near had applied them after {applied:.1} s", HumanCount(all));
         client.close().await;
         Ok(())
     })
+}
+
+/// Waits until the views near the api node have applied all that is in the log now: until then a
+/// query of the newest version would wait as long.
+async fn until_applied(client: &Client) -> Result<()> {
+    let (env, bar) = (client.env(), progress_bar(None, "views apply"));
+    let target = client.query_all("ASK {}", Position::Latest).await?.version;
+    loop {
+        let status = client.status().await?;
+        let covered = status.recent.map_or(0, |recent| recent.index.0);
+        if covered >= target.index.0 {
+            bar.finish_and_clear();
+            return Ok(());
+        }
+        bar.set_message(format!("{} entries behind", target.index.0 - covered));
+        env.sleep(Duration::from_millis(200)).await;
+    }
 }
 
 fn progress_bar(size: Option<u64>, name: &str) -> ProgressBar {
