@@ -1,12 +1,13 @@
-//! Writes a fact through one datacenter, and reads it through another: a session sees its own writes wherever it asks.
+//! Writes a fact through one datacenter, and reads it through another: a session sees its own writes
+//! wherever it asks.
 //!
 //! ```text
 //! beam dev                                             # in another terminal
 //! cargo run -p beam-client --example read_your_write
 //! ```
 //!
-//! Options: `--topology FILE` (topology.toml), `--certs DIR` (beam-data/certs), `--client NAME` (writer); or the environment
-//! variables BEAM_TOPOLOGY, BEAM_CERTS and BEAM_CLIENT.
+//! Options: `--topology FILE` (topology.toml), `--certs DIR` (beam-data/certs), `--client NAME` (writer); or
+//! the environment variables BEAM_TOPOLOGY, BEAM_CERTS and BEAM_CLIENT.
 
 mod cluster;
 

@@ -1,4 +1,5 @@
-//! Writes ten thousand facts, and reads them as a stream: rows are handed out as they come, and memory stays small.
+//! Writes ten thousand facts, and reads them as a stream: rows are handed out as they come, and memory stays
+//! small.
 //!
 //! ```text
 //! beam dev                                             # in another terminal

@@ -92,10 +92,12 @@ impl Answer {
         }
     }
 
-    /// The next row of a SELECT; none after the last. Triples of a CONSTRUCT or DESCRIBE come as rows of three terms.
+    /// The next row of a SELECT; none after the last. Triples of a CONSTRUCT or DESCRIBE come as rows of
+    /// three terms.
     ///
     /// # Errors
-    /// [`ClientError::BrokenOff`] when the rest cannot be had any more. Rows that came before are good, but not all.
+    /// [`ClientError::BrokenOff`] when the rest cannot be had any more. Rows that came before are good, but
+    /// not all.
     pub async fn next(&mut self) -> Result<Option<Row>, ClientError> {
         while self.ready.is_empty() && self.summary.is_none() {
             let filled = match self.env.clone().timeout_at(self.deadline, self.fill()).await {

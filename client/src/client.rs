@@ -40,7 +40,8 @@ impl ClientOptions {
         ClientOptions { zone: zone.to_owned(), datacenters, tls, timeout, bind: None, directory }
     }
 
-    /// The cluster of a topology. Its datacenters are preferred in the order of the file: see [`ClientOptions::prefer`].
+    /// The cluster of a topology. Its datacenters are preferred in the order of the file: see
+    /// [`ClientOptions::prefer`].
     pub fn of(topology: &Topology, tls: Tls) -> ClientOptions {
         ClientOptions::new(&topology.zone, topology.datacenters.clone(), tls)
     }
@@ -98,7 +99,8 @@ const DIAL_PATIENCE: Duration = Duration::from_secs(3);
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Ids are born at an index that is at most this old: far younger than the window in which the cluster knows ids.
+/// Ids are born at an index that is at most this old: far younger than the window in which the cluster knows
+/// ids.
 const NEWEST_AGE_MAX: Duration = Duration::from_secs(5);
 
 impl Client {
@@ -131,8 +133,8 @@ impl Client {
     /// Asks a SPARQL query. Returns when the first rows are there; the rest comes as it is read.
     ///
     /// # Errors
-    /// [`ClientError::Refused`] for a query that is none, needs too much, or asks for a version that cannot be read;
-    /// [`ClientError::Unavailable`] when nobody answers in time.
+    /// [`ClientError::Refused`] for a query that is none, needs too much, or asks for a version that cannot
+    /// be read; [`ClientError::Unavailable`] when nobody answers in time.
     pub async fn query(&self, sparql: &str, position: Position) -> Result<Answer, ClientError> {
         let request = ApiQuery { sparql: sparql.to_owned(), base_iri: None, position };
         let answer = self
@@ -160,8 +162,9 @@ impl Client {
     /// its conditions read, it is tried again with what they wrote.
     ///
     /// # Errors
-    /// [`ClientError::Refused`] for what is no update or needs too much; [`ClientError::OutcomeUnknown`] when it was sent
-    /// and no answer came in time; [`ClientError::Unavailable`] when it could not even be sent.
+    /// [`ClientError::Refused`] for what is no update or needs too much; [`ClientError::OutcomeUnknown`]
+    /// when it was sent and no answer came in time; [`ClientError::Unavailable`] when it could not even be
+    /// sent.
     pub async fn update(&self, sparql: &str) -> Result<Outcome, ClientError> {
         self.update_at_least(sparql, None).await
     }
@@ -198,15 +201,16 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// As [`Client::update`]; [`beam_wire::Code::TooLarge`] when the facts do not fit into one entry of the log.
+    /// As [`Client::update`]; [`beam_wire::Code::TooLarge`] when the facts do not fit into one entry of the
+    /// log.
     pub async fn write(&self, facts: Builder) -> Result<Version, ClientError> {
         let (version, id) = self.new_id().await?;
         let transact = facts.build(version.epoch, id, version.index, Vec::new());
         Ok(self.transact(transact, false).await?.version)
     }
 
-    /// Appends a transaction that the caller has made, with its id and what it read. With `wait`, returns when views have applied it.
-    /// Sent as often as needed; its id makes it happen once.
+    /// Appends a transaction that the caller has made, with its id and what it read. With `wait`, returns
+    /// when views have applied it. Sent as often as needed; its id makes it happen once.
     ///
     /// # Errors
     /// As [`Client::update`]; [`beam_wire::Code::Conflict`] when what it read was written since.
@@ -231,7 +235,8 @@ impl Client {
         self.anywhere(None, |peer, deadline| Box::pin(async move { peer.ask(&ApiStatus, deadline).await })).await
     }
 
-    /// A version that the cluster has reached, at most a few seconds old; and an id for a transaction, born there.
+    /// A version that the cluster has reached, at most a few seconds old; and an id for a transaction, born
+    /// there.
     ///
     /// # Errors
     /// [`ClientError::Unavailable`] when no api node answers in time.
@@ -263,7 +268,8 @@ impl Client {
         }
     }
 
-    /// Makes a call of one api node after another until one answers, or refuses for all. `write` is the id of a call that changes something.
+    /// Makes a call of one api node after another until one answers, or refuses for all. `write` is the id
+    /// of a call that changes something.
     async fn anywhere<'a, T>(
         &'a self,
         write: Option<TransactionId>,

@@ -1,7 +1,7 @@
 //! Which api node to ask: decided without I/O.
 //!
-//! The preferred datacenter first, and within one as its SRV records say (RFC 2782: by priority, then at random
-//! by weight). A node that failed rests for a while, and is asked after all others.
+//! The preferred datacenter first, and within one as its SRV records say (RFC 2782: by priority, then at
+//! random by weight). A node that failed rests for a while, and is asked after all others.
 
 use beam_wire::Name;
 use beam_wire::quic::NodeAddress;
@@ -113,10 +113,10 @@ mod tests {
 
     #[test]
     fn weights_are_chances() {
-        let mut tickets = 0..(16 * 3 + 1 + 16 + 1 + 1);
+        let tickets = 0..(16 * 3 + 1 + 16 + 1 + 1);
         let mut counts = [0; 3];
         let total = tickets.end;
-        while let Some(ticket) = tickets.next() {
+        for ticket in tickets {
             counts[by_weight(&[3, 1, 0], &mut |n| {
                 assert_eq!(n, total);
                 ticket

@@ -8,8 +8,9 @@ use beam_wire::message::api::Outcome;
 use beam_wire::{Position, Version};
 use std::sync::Mutex;
 
-/// A sequence of calls in which each sees at least what those before it saw or wrote, whichever api node or datacenter
-/// answers. It costs nothing while the views keep up, unlike [`Position::Latest`], which asks a majority of the log.
+/// A sequence of calls in which each sees at least what those before it saw or wrote, whichever api node or
+/// datacenter answers. It costs nothing while the views keep up, unlike [`Position::Latest`], which asks a
+/// majority of the log.
 ///
 /// ```no_run
 /// # async fn example(client: beam_client::Client) -> Result<(), beam_client::ClientError> {
@@ -30,7 +31,8 @@ impl Session {
         Session { client, seen: Mutex::new(seen) }
     }
 
-    /// The newest version that was seen or written. Another session can go on from it: see [`Client::session_from`].
+    /// The newest version that was seen or written. Another session can go on from it: see
+    /// [`Client::session_from`].
     pub fn seen(&self) -> Option<Version> {
         *self.seen.lock().expect("no holder panics")
     }

@@ -60,7 +60,7 @@ impl Script {
         let shape = Shape::Solutions { variables: vec!["x".into()] };
         let head = QueryReply::Head { version: AT, shape };
         match step {
-            Fails(code) => return Err(fault(code)),
+            Fails(code) => Err(fault(code)),
             Hangs => std::future::pending().await,
             Answers(rows) => {
                 call.reply(&head).await?;

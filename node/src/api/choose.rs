@@ -1,5 +1,5 @@
-//! Which of several views that hold the same to ask: near ones that are ready first, and among those at random,
-//! the quick and idle more often.
+//! Which of several views that hold the same to ask: near ones that are ready first, and among those at
+//! random, the quick and idle more often.
 
 use beam_wire::Name;
 use std::time::Duration;
@@ -27,9 +27,10 @@ pub struct Candidate {
 /// catching up takes it longer than a round trip.
 const BEHIND_BEARABLE: u64 = 5_000;
 
-/// The number of the candidate to ask: of the best tier, two at random, and of those the one more often that should
-/// answer sooner ("the power of two choices", Mitzenmacher 2001). The chance falls with the square of the expected time, so a slow view
-/// is avoided, but still asked now and then: else nobody would learn that it has recovered.
+/// The number of the candidate to ask: of the best tier, two at random, and of those the one more often that
+/// should answer sooner ("the power of two choices", Mitzenmacher 2001). The chance falls with the square of
+/// the expected time, so a slow view is avoided, but still asked now and then: else nobody would learn that
+/// it has recovered.
 ///
 /// # Panics
 /// If there is no candidate.
@@ -61,8 +62,8 @@ fn tier(candidate: &Candidate) -> u8 {
     }
 }
 
-/// How soon an answer may be expected, in microseconds: what answers take, once for each request that waits already, and a
-/// little for each entry that must be applied first.
+/// How soon an answer may be expected, in microseconds: what answers take, once for each request that waits
+/// already, and a little for each entry that must be applied first.
 fn expected_us(candidate: &Candidate) -> u128 {
     let answers = candidate.typical.as_micros().clamp(1, 60_000_000) * (1 + u128::from(candidate.in_flight));
     answers + u128::from(candidate.behind.min(1 << 32)) * 20

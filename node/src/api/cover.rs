@@ -31,9 +31,10 @@ pub struct Part {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing(pub Range);
 
-/// Covers `wanted` (ascending, disjoint) by the offers. From the lowest wanted point that is not covered yet, `choose`
-/// picks among the offers that hold it and reach at least half as far as the best one, so that neither many small requests
-/// arise where few would do, nor the same view is always asked because it holds a little more.
+/// Covers `wanted` (ascending, disjoint) by the offers. From the lowest wanted point that is not covered
+/// yet, `choose` picks among the offers that hold it and reach at least half as far as the best one, so that
+/// neither many small requests arise where few would do, nor the same view is always asked because it holds
+/// a little more.
 pub fn cover(
     wanted: &[Range],
     offers: &[Offer],
@@ -152,8 +153,8 @@ mod tests {
     }
 
     proptest! {
-        /// Every wanted point is in exactly one part, and the part's view holds all of the part's range; or a range is
-        /// named, wanted, that nobody holds.
+        /// Every wanted point is in exactly one part, and the part's view holds all of the part's range; or
+        /// a range is named, wanted, that nobody holds.
         #[test]
         fn every_wanted_point_is_asked_for_once(
             cuts in proptest::collection::vec(cut(), 1..4),

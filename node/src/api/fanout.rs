@@ -1,7 +1,9 @@
-//! Asks views: covers the points of a question by parts, follows each with a [`Hedge`], and collects the answers.
+//! Asks views: covers the points of a question by parts, follows each with a [`Hedge`], and collects the
+//! answers.
 //!
-//! [`cover`] says who is asked for what, [`Hedge`] when somebody else is; here requests are sent and dropped. A part whose
-//! view fails or is late is asked of another view, or of several where the cuts differ; at most one answer is used for each part.
+//! [`cover`] says who is asked for what, [`Hedge`] when somebody else is; here requests are sent and
+//! dropped. A part whose view fails or is late is asked of another view, or of several where the cuts
+//! differ; at most one answer is used for each part.
 
 use crate::api::choose::{Candidate, choose};
 use crate::api::cover::{Offer, Part, cover, within};
@@ -169,8 +171,9 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
         Ok(try_join_all(asked).await?.into_iter().flatten().collect())
     }
 
-    /// The answer for one part: first of the view that was chosen for it, then of others as the hedge says, but of none in `avoid`.
-    /// A part of the question itself, rather than a part of a part, is patient with views that fail, and is counted.
+    /// The answer for one part: first of the view that was chosen for it, then of others as the hedge says,
+    /// but of none in `avoid`. A part of the question itself, rather than a part of a part, is patient with
+    /// views that fail, and is counted.
     async fn part(
         &self,
         wanted: &[Range],
@@ -258,8 +261,8 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
             self.fanout.total.count(1, is_hedge);
             return self.request(part.clone()).map(move |event| (way, event)).boxed();
         }
-        // No single view holds the part: it is asked of several, and each of these parts has a hedge of its own, which
-        // counts its requests.
+        // No single view holds the part: it is asked of several, and each of these parts has a hedge of its
+        // own, which counts its requests.
         for tally in [self.tally, &self.fanout.total] {
             tally.hedges.fetch_add(if is_hedge { parts.len() as u64 } else { 0 }, Ordering::Relaxed);
         }

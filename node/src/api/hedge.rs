@@ -1,8 +1,9 @@
 //! Whether to ask another view now, to wait, or to give up: decided here, without I/O and without a clock.
 //!
-//! One [`Hedge`] follows one batch. It asks somebody; when that is late, and the [`Budget`] allows it, it asks somebody
-//! else as well, and the first answer counts. When somebody fails, others are asked at once. When nobody is left, all are forgiven after
-//! a pause, a few times. Times are given as durations since any common beginning.
+//! One [`Hedge`] follows one batch. It asks somebody; when that is late, and the [`Budget`] allows it, it
+//! asks somebody else as well, and the first answer counts. When somebody fails, others are asked at once.
+//! When nobody is left, all are forgiven after a pause, a few times. Times are given as durations since any
+//! common beginning.
 
 use beam_wire::Name;
 use std::collections::BTreeSet;
@@ -64,18 +65,19 @@ struct State {
     late_at: Duration,
 }
 
-/// How often all who failed are forgiven: with the pauses below, for about three seconds, which a view that starts anew
-/// after a crash needs.
+/// How often all who failed are forgiven: with the pauses below, for about three seconds, which a view that
+/// starts anew after a crash needs.
 const ROUNDS_MAX: u32 = 6;
 
 /// The first pause; each following one is twice as long.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 
-/// Chunks of one answer may lie further apart than its beginning and the request: a scan finds nothing for a while.
+/// Chunks of one answer may lie further apart than its beginning and the request: a scan finds nothing for a
+/// while.
 const SILENCE_MIN: Duration = Duration::from_millis(250);
 
-/// How long to wait for a view whose answers mostly came within `recent`, its recent 95th percentile. Below the floor, hedges
-/// answer the noise of a scheduler; above the ceiling, people have left.
+/// How long to wait for a view whose answers mostly came within `recent`, its recent 95th percentile. Below
+/// the floor, hedges answer the noise of a scheduler; above the ceiling, people have left.
 pub fn late_after(recent: Duration) -> Duration {
     recent.clamp(Duration::from_millis(5), Duration::from_secs(2))
 }
@@ -238,8 +240,9 @@ mod tests {
 
     /// Runs every story in `hedge/`, and compares what was decided with what the story says.
     ///
-    /// Above `---` stands what happens: `views near late=20 far late=100` in order of preference, `deadline MS`, `hedges N`
-    /// (what the budget allows), `ask` (once, at 0 ms), `advance MS`, `chunk VIEW`, `fail VIEW`, `answer VIEW`. Below it, what is done.
+    /// Above `---` stands what happens: `views near late=20 far late=100` in order of preference, `deadline
+    /// MS`, `hedges N` (what the budget allows), `ask` (once, at 0 ms), `advance MS`, `chunk VIEW`, `fail
+    /// VIEW`, `answer VIEW`. Below it, what is done.
     #[test]
     fn stories() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api/hedge");

@@ -63,9 +63,11 @@ impl<V: Views> Source for Lookups<'_, V> {
     }
 }
 
-/// Patterns, by where they are looked up: at their subject, else at their object, else everywhere in the subject space.
+/// Patterns, by where they are looked up: at their subject, else at their object, else everywhere in the
+/// subject space.
 ///
-/// A fact that several patterns match counts for the first of them, in this order, so that each is found once.
+/// A fact that several patterns match counts for the first of them, in this order, so that each is found
+/// once.
 #[derive(Default)]
 struct Keys {
     /// Ascending by points.
@@ -251,7 +253,8 @@ fn in_range<K>(keys: &[K], range: Range, point: impl Fn(&K) -> Point) -> &[K] {
 
 /// Texts that were looked up lately. A text belongs to its id forever, whatever the version.
 ///
-/// Two generations: what is found moves to the young one; when that is full, it becomes the old one, and what was old is forgotten.
+/// Two generations: what is found moves to the young one; when that is full, it becomes the old one, and
+/// what was old is forgotten.
 pub struct TextCache {
     generation_bytes: usize,
     generations: Mutex<Generations>,

@@ -1,21 +1,26 @@
 //! Answers clients: appends what they change to the log, and answers what they ask with facts from views.
 //!
-//! An api node keeps nothing. It learns from DNS who the log nodes and views are, and from the views what they hold and how
-//! far they are. A query becomes questions about facts and texts at one version ([`lookup`]); a question is cut into
-//! parts that cover its points ([`cover`]), each asked of a view ([`choose`]), and of another when that is late or fails
-//! ([`hedge`]). [`fanout`] does what these decide. A change becomes one entry of the log ([`transact`], [`update`]), and what
-//! became of it is asked of any view.
+//! An api node keeps nothing. It learns from DNS who the log nodes and views are, and from the views what
+//! they hold and how far they are. A query becomes questions about facts and texts at one version
+//! ([`lookup`]); a question is cut into parts that cover its points ([`cover`]), each asked of a view
+//! ([`choose`]), and of another when that is late or fails ([`hedge`]). [`fanout`] does what these decide. A
+//! change becomes one entry of the log ([`transact`], [`update`]), and what became of it is asked of any
+//! view.
 //!
 //! What it promises:
-//! - an answer is of one version, all of it, and says which; a part that fails is asked again elsewhere, or the whole query
-//!   fails: it is never answered in part;
+//! - an answer is of one version, all of it, and says which; a part that fails is asked again elsewhere, or
+//!   the whole query fails: it is never answered in part;
 //! - a change is acknowledged when it is in the log and every view will commit it, and not before;
-//! - whoever is slow is asked around, at the cost of a twentieth more requests at most; losers are told to stop at once;
-//! - more work than it can do is refused at once (`Overloaded`), and so are writes that the views could not follow.
+//! - whoever is slow is asked around, at the cost of a twentieth more requests at most; losers are told to
+//!   stop at once;
+//! - more work than it can do is refused at once (`Overloaded`), and so are writes that the views could not
+//!   follow.
 //!
-//! What it never does: it has no disk, it decides no order of changes, and it looks into no view's state but by asking.
+//! What it never does: it has no disk, it decides no order of changes, and it looks into no view's state but
+//! by asking.
 //!
-//! What is missing: discarding the log, counts for planning queries, and reading a very common object on all partitions at once.
+//! What is missing: discarding the log, counts for planning queries, and reading a very common object on all
+//! partitions at once.
 
 pub mod choose;
 pub mod cover;
@@ -82,7 +87,8 @@ pub struct ApiRole {
 }
 
 impl ApiRole {
-    /// Begins to follow the views that the directory names. Calls can be served at once; they wait a moment for the views.
+    /// Begins to follow the views that the directory names. Calls can be served at once; they wait a moment
+    /// for the views.
     pub fn start(
         env: &Env,
         options: ApiOptions,

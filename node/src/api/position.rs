@@ -59,7 +59,8 @@ pub enum Pressure {
 /// The longest pause before a write that is still taken.
 const PAUSE_MAX_MS: u64 = 500;
 
-/// A load must not outrun the views forever: from W/8 entries of lag on, writes are slowed, from W/4 on refused.
+/// A load must not outrun the views forever: from W/8 entries of lag on, writes are slowed, from W/4 on
+/// refused.
 pub fn pressure(lag: u64, window: u64) -> Pressure {
     let bearable = window / 8;
     match lag {

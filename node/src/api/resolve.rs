@@ -7,14 +7,15 @@ use beam_wire::{CallError, Code, LogIndex, Position, Version};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long to wait until the views cover everything: what a datacenter needs to find its views after its start.
+/// How long to wait until the views cover everything: what a datacenter needs to find its views after its
+/// start.
 const COVER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the log may take to name its end. A leader is replaced within two seconds.
 const TAIL_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long to wait for views to hear of a version before the log is asked for its end. Whoever just wrote it would else pay a round trip
-/// to the leader for reading it, while the news is on its way.
+/// How long to wait for views to hear of a version before the log is asked for its end. Whoever just wrote
+/// it would else pay a round trip to the leader for reading it, while the news is on its way.
 const NEWS_PATIENCE: Duration = Duration::from_millis(200);
 
 impl ApiRole {
@@ -38,8 +39,8 @@ impl ApiRole {
         self.log.tail(true, deadline).await
     }
 
-    /// The newest version that views of our datacenter cover; if they don't cover everything, that all views do. Waits a moment
-    /// where there is none yet.
+    /// The newest version that views of our datacenter cover; if they don't cover everything, that all views
+    /// do. Waits a moment where there is none yet.
     pub(super) async fn recent(&self, deadline: Instant) -> Result<Version, CallError> {
         let give_up = deadline.min(self.env.now() + COVER_PATIENCE);
         loop {
@@ -61,7 +62,8 @@ impl ApiRole {
         position::covered(at_home).or_else(|_| position::covered(&table))
     }
 
-    /// The version, if there is one. Views wait for what they have not applied: they must not wait for what will never be.
+    /// The version, if there is one. Views wait for what they have not applied: they must not wait for what
+    /// will never be.
     async fn existing(&self, wanted: Version, deadline: Instant) -> Result<Version, CallError> {
         let give_up = deadline.min(self.env.now() + NEWS_PATIENCE);
         loop {
@@ -90,7 +92,8 @@ impl ApiRole {
     pub(super) async fn hold_back(&self) -> Result<(), CallError> {
         let table = self.views.table();
         let Some(window) = window(&table) else { return Ok(()) };
-        // Where views are missing, others of their partition cover for them; where none covers, there is nothing to wait for.
+        // Where views are missing, others of their partition cover for them; where none covers, there is
+        // nothing to wait for.
         let Ok(covered) = self.recent_now() else { return Ok(()) };
         let lag = committed(&table).0.saturating_sub(covered.index.0);
         match pressure(lag, window) {

@@ -89,8 +89,8 @@ impl ApiRole {
     }
 }
 
-/// Whether a transaction that lies at `index` is committed whatever else the log holds: it read nothing, and its id is not
-/// too old to be known. (If it is a duplicate, the first one was committed.)
+/// Whether a transaction that lies at `index` is committed whatever else the log holds: it read nothing, and
+/// its id is not too old to be known. (If it is a duplicate, the first one was committed.)
 fn certain(terms: Terms, index: LogIndex, window: u64) -> bool {
     let Terms { id, read_index, blind } = terms;
     blind && id.born < index && read_index < index && index.0 - id.born.0 <= window

@@ -1,7 +1,8 @@
 //! Everything that a SPARQL update does: read, plan, commit; and again, when others wrote what was read.
 //!
-//! The id stays the same through all attempts, also after a conflict: an attempt with a conflict leaves no trace, so the id
-//! can be committed once, whichever attempt that is, and a caller who lost the answer sends the update again without doing it twice.
+//! The id stays the same through all attempts, also after a conflict: an attempt with a conflict leaves no
+//! trace, so the id can be committed once, whichever attempt that is, and a caller who lost the answer sends
+//! the update again without doing it twice.
 
 use crate::api::ApiRole;
 use crate::api::resolve::same_epoch;
@@ -46,7 +47,8 @@ impl ApiRole {
         unreachable!("attempts are not counted to their end")
     }
 
-    /// The version at which the update's conditions are read. An update without conditions reads nothing, so any version will do.
+    /// The version at which the update's conditions are read. An update without conditions reads nothing, so
+    /// any version will do.
     async fn readable(&self, update: &Update, least: Option<Version>, deadline: Instant) -> Result<Version, CallError> {
         let position = if update.needs_read() { Position::Latest } else { Position::Recent };
         let version = self.resolve(position, deadline).await?;

@@ -1,7 +1,7 @@
 //! How long a peer's answers take lately: a small histogram that forgets.
 //!
-//! Buckets grow by a quarter of a power of two, from 0.1 ms to 6 s: a percentile read from it is at most a fifth
-//! too high. After a few hundred samples all counts are halved, so that a peer that has become slow,
+//! Buckets grow by a quarter of a power of two, from 0.1 ms to 6 s: a percentile read from it is at most a
+//! fifth too high. After a few hundred samples all counts are halved, so that a peer that has become slow,
 //! or has recovered, is seen as such within as many calls.
 
 use std::time::Duration;

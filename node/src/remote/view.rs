@@ -1,8 +1,8 @@
 //! Typed calls to views, and a live table of all views that DNS names.
 //!
-//! [`RemoteViews`] stays connected with each of them and follows what it says of itself: what it holds, how far it has applied
-//! the log. Beside that it keeps what can only be seen from here: requests that wait, and how long answers take.
-//! It chooses nobody: that is the caller's part.
+//! [`RemoteViews`] stays connected with each of them and follows what it says of itself: what it holds, how
+//! far it has applied the log. Beside that it keeps what can only be seen from here: requests that wait, and
+//! how long answers take. It chooses nobody: that is the caller's part.
 
 use crate::remote::latency::Latency;
 use beam_wire::env::{Env, Task};
@@ -134,8 +134,8 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.record.in_flight.fetch_sub(1, Ordering::Relaxed);
-        // Cancelled, most often because another was quicker. If it was late by then, that is all that will ever be known
-        // of its slowness; if not, it says nothing.
+        // Cancelled, most often because another was quicker. If it was late by then, that is all that will
+        // ever be known of its slowness; if not, it says nothing.
         let waited = self.env.now() - self.since;
         if !self.answered && waited >= self.record.latency(self.asking, 95) {
             self.record.answered(self.asking, waited);
@@ -175,7 +175,8 @@ const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 impl RemoteViews {
-    /// Begins to follow every view that the directory names, now and later. Those of `datacenter` are at home.
+    /// Begins to follow every view that the directory names, now and later. Those of `datacenter` are at
+    /// home.
     pub fn start(env: &Env, peers: Peers, directory: Directory, datacenter: Name) -> RemoteViews {
         let shared = Arc::new(Shared {
             env: env.clone(),

@@ -227,8 +227,8 @@ fn matching(facts: &[Fact], patterns: &[Pattern]) -> Vec<Fact> {
     matching
 }
 
-/// Whatever is bound, and however patterns overlap, each fact is found once; whatever cuts are alive, and whichever of their
-/// views fail or are slow, as long as one cut is whole.
+/// Whatever is bound, and however patterns overlap, each fact is found once; whatever cuts are alive, and
+/// whichever of their views fail or are slow, as long as one cut is whole.
 #[tokio::test(start_paused = true)]
 async fn every_fact_is_found_once_over_any_mix_of_cuts() {
     let facts = facts();
@@ -304,7 +304,8 @@ async fn a_part_that_fails_is_split_where_the_cuts_differ() {
     assert_eq!(asker.fanout.total.hedges(), 0, "an error is not late");
 }
 
-/// What another view would say too fails at once; what passes is tried again, until it is said what is missing.
+/// What another view would say too fails at once; what passes is tried again, until it is said what is
+/// missing.
 #[tokio::test(start_paused = true)]
 async fn errors_fail_whole_questions_and_say_why() {
     let views = FakeViews::new(facts(), BTreeMap::new());
