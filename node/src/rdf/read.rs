@@ -4,12 +4,14 @@ use super::convert;
 use beam_wire::term::{Term, is_label};
 use flate2::bufread::MultiGzDecoder;
 use oxrdfio::{RdfFormat, RdfParseError, RdfParser, ReaderQuadParser};
+use nesting::Nesting;
 use position::Position;
 pub use position::Progress;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
+mod nesting;
 mod position;
 
 /// Read from a file at once: large reads keep the decompressor busy.
@@ -146,7 +148,7 @@ pub fn read(input: impl Read + Send + 'static, file: &str, format: Format, load:
     let (text, position) = match format {
         // The XML parser does not say where it is: its input is watched instead.
         Format::RdfXml => Position::watch(text),
-        _ => (text, Position::unknown()),
+        _ => (Box::new(Nesting::new(text)) as Box<dyn Read + Send>, Position::unknown()),
     };
     Ok(Quads {
         file: file.into(),

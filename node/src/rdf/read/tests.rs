@@ -45,6 +45,16 @@ fn rdf_1_2_is_read() {
 }
 
 #[test]
+fn nesting_that_would_exhaust_the_stack_is_a_fault() {
+    for depth in [64, 65, 2000, 1_000_000] {
+        let text = format!("{}<x:s> <x:p> <x:o>{} .", "<x:s> <x:p> <<( ".repeat(depth), " )>>".repeat(depth));
+        let read = quads(text, Format::NTriples);
+        assert_eq!(read.is_ok(), depth <= 64, "{depth}");
+        assert!(depth <= 64 || read.unwrap_err().message.contains("nest deeper than 64"));
+    }
+}
+
+#[test]
 fn compressed_files_are_recognised_by_their_bytes() {
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gz.write_all(NT.as_bytes()).unwrap();

@@ -68,6 +68,17 @@ fn large_commands_are_compressed_and_incompressible_ones_are_not() {
     assert_eq!(Command::Transact(large).encode()[2], PLAIN);
 }
 
+/// The compressor may choose other bytes one day; those that are in logs must be read for ever.
+#[test]
+fn compressed_bytes_that_were_written_once_are_read() {
+    // Three literals, 19 times the last of them, five literals.
+    let block = [0x3f, 0x00, 20, b'a', 1, 0, 0, 0x50, 1, 1, 20, 0xac, 2];
+    let body = [&[1, 0, 1, 27, 0, 0, 0][..], &block].concat();
+    let cluster = Name::new("a".repeat(20)).unwrap();
+    let genesis = Genesis { cluster, epoch: Epoch(1), format: 1, slots_log2: 20, window: 300 };
+    assert_eq!(Command::decode(&body), Ok(Command::Genesis(genesis)));
+}
+
 #[test]
 fn the_envelope_is_checked_before_anything_is_allocated() {
     let why = |body: &[u8]| Command::decode(body).unwrap_err().to_string();
