@@ -296,7 +296,7 @@ pub(super) async fn run(log: Arc<Log>) -> Result<(), AppendError> {
             Leads::Me if log.birth.is_open() => propose(&log, queue.take(BATCH_BYTES_MAX)).await?,
             Leads::Me => {
                 tokio::select! { biased;
-                    _ = log.birth.changed() => {}
+                    _ = log.birth.open() => {}
                     changed = changes.changed() => changed.map_err(|_| stopped())?,
                 }
             }

@@ -64,10 +64,10 @@ impl Birth {
         }
     }
 
-    /// Waits for another stage.
-    pub async fn changed(&self) {
-        // It does not end before this does.
-        let _ = self.0.subscribe().changed().await;
+    /// Waits until proposals may go to openraft.
+    pub async fn open(&self) {
+        // The sender, which is in `self`, does not end before this does.
+        let _ = self.0.subscribe().wait_until(|stage| *stage == Stage::Born).await;
     }
 
     /// What the state machine calls: the first data that is applied opens the gate.
@@ -113,7 +113,7 @@ pub(super) async fn run(log: Arc<Log>, first_entry: Bytes) -> Result<(), String>
         } else {
             tokio::select! { biased;
                 changed = changes.changed() => changed.map_err(|_| "Raft is gone".to_string())?,
-                _ = log.birth.changed() => {}
+                _ = log.birth.open() => {}
             }
         }
     }

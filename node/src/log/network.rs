@@ -80,12 +80,14 @@ struct Shared {
     store: LogStore,
     /// Since when a node has answered nothing.
     silent_since: Mutex<BTreeMap<Name, Instant>>,
+    /// Why a sender was refused last.
+    refused: Mutex<BTreeMap<Name, Misdirected>>,
 }
 
 impl Network {
     pub fn new(env: Env, cluster: Name, me: Name, peers: Peers, directory: Directory, store: LogStore) -> Self {
-        let silent_since = Mutex::default();
-        Self { shared: Arc::new(Shared { env, cluster, me, peers, directory, store, silent_since }) }
+        let (silent_since, refused) = (Mutex::default(), Mutex::default());
+        Self { shared: Arc::new(Shared { env, cluster, me, peers, directory, store, silent_since, refused }) }
     }
 
     /// A connection to a log node by name.
@@ -131,6 +133,15 @@ impl Network {
                 membership,
             },
         )
+    }
+
+    /// Logs why a message was refused; once, while its sender keeps on trying.
+    pub fn tell_refused(&self, from: &PeerInfo, why: &Misdirected) {
+        let mut refused = self.shared.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = refused.insert(from.identity.name().clone(), why.clone());
+        if before.as_ref() != Some(why) {
+            tracing::warn!("refused a Raft message of {} at {}: {why}", from.identity.name(), from.remote);
+        }
     }
 
     fn answered(&self, node: &Name) {

@@ -128,14 +128,14 @@ pub enum LogError {
 
 /// Who leads, as this node knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Leads {
+pub(super) enum Leads {
     Me,
     Other { id: u64, node: LogNode },
     Nobody,
 }
 
 /// All that the calls of one log node share.
-pub struct Log {
+pub(super) struct Log {
     pub env: Env,
     pub options: LogOptions,
     pub network: Network,
@@ -147,7 +147,7 @@ pub struct Log {
 }
 
 /// When this node last heard a leader.
-pub struct Heard(runtime::Sender<Option<Instant>>);
+pub(super) struct Heard(runtime::Sender<Option<Instant>>);
 
 impl Heard {
     pub fn new() -> Self {
@@ -357,12 +357,20 @@ async fn detect(log: Arc<Log>) {
             continue;
         }
         tracing::info!("the leader is silent: asking the others whether to replace it");
-        if log.raft.trigger().elect(true).await.is_err() {
-            return;
-        }
-        // If nobody was elected by then, openraft's own timer has long taken over.
-        if heard.changed().await.is_err() {
-            return;
+        loop {
+            let running = log.raft.server_metrics().borrow_watched().state == ServerState::Candidate;
+            if !running && log.raft.trigger().elect(true).await.is_err() {
+                return;
+            }
+            // Whoever heard the leader last refuses for a while: ask again, when an answer was possible.
+            let pause = log.options.heartbeat * 2;
+            let jitter = Duration::from_micros(log.env.random_below(pause.as_micros() as usize) as u64);
+            match log.env.timeout(pause + jitter, heard.changed()).await {
+                Ok(Ok(())) => break,
+                Ok(Err(_)) => return,
+                Err(_) if log.leads() == Leads::Me => break,
+                Err(_) => {}
+            }
         }
     }
 }

@@ -73,7 +73,7 @@ pub(super) async fn serve(log: Arc<Log>, call: Incoming) -> Result<(), CallError
 async fn admit(log: &Log, envelope: &Envelope, from: &PeerInfo) -> Result<(), CallError> {
     let membership = log.raft.server_metrics().borrow_watched().membership_config.clone();
     if let Err(e) = log.network.check(envelope, from, &membership) {
-        tracing::warn!("refused a Raft message of {}: {e}", from.remote);
+        log.network.tell_refused(from, &e);
         return Err(e.into());
     }
     if let (Some(epoch), None) = (envelope.epoch, log.store.epoch()) {

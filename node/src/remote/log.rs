@@ -16,8 +16,8 @@ use beam_wire::message::log::{
 use beam_wire::quic::directory::{Directory, NodeAddress};
 use beam_wire::quic::{CallOptions, Caller, Lane, Peer, Peers, ReplyReader};
 use bytes::Bytes;
-use futures::future::join_all;
 use std::collections::VecDeque;
+use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -63,10 +63,21 @@ impl RemoteLog {
     }
 
     /// Appends bodies in this order, and waits until all are in the log. At least once: when this
-    /// fails, some may be in it.
+    /// fails, some may be in it. (After a change of leader some may lie after later ones.)
     pub async fn append(&self, bodies: Vec<Bytes>, deadline: Instant) -> Result<Vec<Version>, CallError> {
         let appender = self.appender();
-        join_all(bodies.into_iter().map(|body| appender.append(body, deadline))).await.into_iter().collect()
+        let appending = async {
+            let mut answers = Vec::with_capacity(bodies.len());
+            for body in bodies {
+                answers.push(appender.push(body).await?);
+            }
+            let mut versions = Vec::with_capacity(answers.len());
+            for answer in answers {
+                versions.push(answer.await.map_err(|_| gone())??);
+            }
+            Ok(versions)
+        };
+        appender.within(deadline, appending).await
     }
 
     /// Appends over one long-lived stream, for those who append often.
@@ -270,16 +281,28 @@ impl Appender {
     /// Appends a body, and waits until it is in the log. At least once: when this fails or is
     /// cancelled, the body may be in the log, now or later; and it may be there twice.
     pub async fn append(&self, body: Bytes, deadline: Instant) -> Result<Version, CallError> {
+        let appending = async { self.push(body).await?.await.map_err(|_| gone())? };
+        self.within(deadline, appending).await
+    }
+
+    /// Hands a body over, in order.
+    async fn push(&self, body: Bytes) -> Result<oneshot::Receiver<Result<Version, CallError>>, CallError> {
         if body.len() > BODY_BYTES_MAX {
             let message = format!("a body of {} bytes is above the limit of {BODY_BYTES_MAX}", body.len());
             return Err(CallError::never(Code::TooLarge, message));
         }
         let (done, answer) = oneshot::channel();
-        let asking = async {
-            self.jobs.send(Job { body, done }).await.map_err(|_| gone())?;
-            answer.await.map_err(|_| gone())?
-        };
-        match self.env.timeout_at(deadline, asking).await {
+        self.jobs.send(Job { body, done }).await.map_err(|_| gone())?;
+        Ok(answer)
+    }
+
+    /// The last log node's trouble, if that is why there is no answer in time.
+    async fn within<T>(
+        &self,
+        deadline: Instant,
+        appending: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, CallError> {
+        match self.env.timeout_at(deadline, appending).await {
             Ok(answer) => answer,
             Err(_) => Err(self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_else(|| {
                 CallError::later(Code::Deadline, 100, "the log did not take the entry in time; it may still do so")

@@ -1,0 +1,247 @@
+//! Log nodes, each on a machine of its own with a disk that outlives it, and a client in each datacenter.
+
+use beam_certs::{Authority, Credentials, days};
+use beam_node::log::disk_sim::{Loss, SimDisk, SimDiskOptions};
+use beam_node::log::types::LogNode;
+use beam_node::log::{LogOptions, LogRole};
+use beam_node::remote::log::RemoteLog;
+use beam_wire::env::sim::{Link, SimWorld};
+use beam_wire::env::{Env, SrvAnswer, SrvTarget};
+use beam_wire::message::hello::Hello;
+use beam_wire::message::log::{Entry, LogInfoReply};
+use beam_wire::quic::directory::{Directory, DirectoryOptions};
+use beam_wire::quic::{Endpoint, EndpointOptions, Incoming, Peers, Service};
+use beam_wire::topology::service_name;
+use beam_wire::{CallError, Code, Identity, LogIndex, Name, Role};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+pub const ZONE: &str = "beam.test";
+pub const FIRST_ENTRY: &[u8] = b"genesis";
+
+pub fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+/// Answers the calls of a log node, once it has started.
+struct LogService {
+    identity: Identity,
+    boot: u64,
+    role: Arc<OnceLock<Arc<LogRole>>>,
+}
+
+impl Service for LogService {
+    fn hello(&self) -> Hello {
+        Hello::of(&self.identity, self.boot)
+    }
+
+    fn serve(&self, call: Incoming) -> BoxFuture<'static, Result<(), CallError>> {
+        match self.role.get() {
+            Some(role) => role.serve(call),
+            None => Box::pin(async { Err(CallError::later(Code::Unavailable, 100, "it is starting")) }),
+        }
+    }
+}
+
+/// A machine and the log node on it.
+pub struct Machine {
+    pub node: LogNode,
+    pub address: SocketAddr,
+    pub disk: SimDisk,
+    credentials: Credentials,
+    role: Option<Arc<LogRole>>,
+}
+
+/// One-way delays between datacenters, in milliseconds.
+const DELAYS: [(&str, &str, u64); 3] = [("va", "or", 30), ("va", "ie", 38), ("or", "ie", 65)];
+const DATACENTERS: [&str; 3] = ["va", "or", "ie"];
+
+pub struct Cluster {
+    pub world: SimWorld,
+    /// Of the story, not of any machine.
+    pub env: Env,
+    pub machines: BTreeMap<String, Machine>,
+    pub options: LogOptions,
+    authority: Authority,
+    /// Every host's datacenter and address, log nodes and clients.
+    hosts: Vec<(String, SocketAddr)>,
+    /// What is added to every delay between datacenters: jitter, loss and so on.
+    link: Link,
+}
+
+impl Cluster {
+    /// Machines named `log-va`, `log-or` and `log-ie`, all off.
+    pub fn new(world: &SimWorld, disk: SimDiskOptions, link: Link) -> Self {
+        let env = world.env("story");
+        let cluster = name("beam");
+        let authority = Authority::create(&env, &cluster, days(3650)).unwrap();
+        let member = |dc: &str| LogNode { node: name(&format!("log-{dc}")), datacenter: name(dc) };
+        let members: Vec<LogNode> = DATACENTERS.into_iter().map(member).collect();
+        let options = LogOptions::new(cluster.clone(), name("nobody"), name("nowhere"), members.clone());
+        let (world, machines, hosts) = (world.clone(), BTreeMap::new(), Vec::new());
+        let mut this = Self { world, env, machines, options, authority, hosts, link };
+        for node in members {
+            let (host, datacenter) = (node.node.to_string(), node.datacenter.clone());
+            let identity = Identity::node(cluster.clone(), datacenter, node.node.clone(), vec![Role::Log]);
+            let credentials = this.authority.issue(&this.env, &identity, days(30)).unwrap();
+            let address = this.place(node.datacenter.as_str());
+            let disk = SimDisk::new(&this.env.child(&format!("disk of {host}")), disk);
+            this.machines.insert(host.clone(), Machine { node, address, disk, credentials, role: None });
+            this.name_in_dns(&host, &host);
+        }
+        this
+    }
+
+    /// A new address in a datacenter, with links to all others.
+    fn place(&mut self, datacenter: &str) -> SocketAddr {
+        let dc = DATACENTERS.iter().position(|d| *d == datacenter).unwrap();
+        let address = SocketAddr::from(([10, dc as u8, 0, self.hosts.len() as u8 + 1], 7100));
+        for (other, at) in &self.hosts {
+            let delay = DELAYS.iter().find(|(a, b, _)| [(*a, *b), (*b, *a)].contains(&(datacenter, other)));
+            let link = match delay {
+                Some((_, _, ms)) => Link { latency: Duration::from_millis(*ms), ..self.link },
+                None => Link::default(),
+            };
+            self.world.net().set_link(address, *at, link);
+        }
+        self.hosts.push((datacenter.to_owned(), address));
+        address
+    }
+
+    /// DNS says from now on that a log node lives where another does.
+    pub fn name_in_dns(&self, host: &str, at: &str) {
+        let node = &self.machines[host].node;
+        let address = self.machines[at].address;
+        let target = format!("{host}.{}.{ZONE}", node.datacenter);
+        let addresses = vec![address.ip()];
+        let target = SrvTarget { priority: 0, weight: 1, port: address.port(), target, addresses };
+        let answer = SrvAnswer { targets: vec![target], ttl: Duration::from_secs(5) };
+        self.world.dns().set(&service_name(Role::Log, &node.datacenter, ZONE), Ok(answer));
+    }
+
+    fn directory(&self, env: &Env) -> Directory {
+        Directory::start(env, ZONE, DATACENTERS.map(name).to_vec(), &[Role::Log], DirectoryOptions::default())
+    }
+
+    pub async fn start_all(&mut self) {
+        for host in self.machines.keys().cloned().collect::<Vec<_>>() {
+            self.start(&host).await;
+        }
+    }
+
+    pub async fn start(&mut self, host: &str) {
+        let env = self.world.env(host);
+        let directory = self.directory(&env);
+        let machine = self.machines.get_mut(host).unwrap();
+        assert!(machine.role.is_none(), "{host} runs already");
+        let tls = machine.credentials.tls(&env).unwrap();
+        let identity = tls.identity.clone();
+        let endpoint = Endpoint::open(&env, machine.address, tls, EndpointOptions::wan([7; 64])).unwrap();
+        let role = Arc::new(OnceLock::new());
+        let service = LogService { identity, boot: env.random_u64(), role: role.clone() };
+        let peers = Peers::start(env.clone(), endpoint, Arc::new(service));
+        let node = machine.node.clone();
+        let options = LogOptions { node: node.node, datacenter: node.datacenter, ..self.options.clone() };
+        let disk = Arc::new(machine.disk.clone());
+        let started = LogRole::start(&env, options, peers, directory, disk, Bytes::from_static(FIRST_ENTRY));
+        let started = started.await.unwrap();
+        assert!(role.set(started.clone()).is_ok());
+        machine.role = Some(started);
+    }
+
+    /// The machine loses power, and what its disk has not synced.
+    pub fn kill(&mut self, host: &str, loss: Loss) {
+        let machine = self.machines.get_mut(host).unwrap();
+        assert!(machine.role.take().is_some(), "{host} does not run");
+        machine.disk.crash(loss);
+        self.world.kill(host);
+    }
+
+    /// The machine gets an empty disk.
+    pub fn wipe(&mut self, host: &str) {
+        let machine = self.machines.get_mut(host).unwrap();
+        assert!(machine.role.is_none(), "{host} runs");
+        machine.disk = SimDisk::new(&self.env.child("a new disk"), SimDiskOptions::default());
+    }
+
+    pub fn runs(&self, host: &str) -> bool {
+        self.machines[host].role.is_some()
+    }
+
+    pub fn info(&self, host: &str) -> Option<LogInfoReply> {
+        Some(self.machines[host].role.as_ref()?.info())
+    }
+
+    /// The leader that a majority of nodes agrees on and that runs.
+    pub fn leader(&self) -> Option<String> {
+        let mut votes: BTreeMap<String, usize> = BTreeMap::new();
+        for info in self.machines.keys().filter_map(|host| self.info(host)) {
+            if let Some(leader) = info.leader.filter(|leader| self.runs(leader.as_str())) {
+                *votes.entry(leader.to_string()).or_default() += 1;
+            }
+        }
+        votes.into_iter().find(|(_, count)| *count > self.machines.len() / 2).map(|(leader, _)| leader)
+    }
+
+    pub async fn wait_for_leader(&self) -> String {
+        self.wait(|this| this.leader()).await
+    }
+
+    /// Waits until something is so. Fails after a virtual minute.
+    pub async fn wait<T>(&self, look: impl Fn(&Self) -> Option<T>) -> T {
+        let deadline = self.soon(60);
+        loop {
+            if let Some(found) = look(self) {
+                return found;
+            }
+            assert!(self.env.now() < deadline, "seed {}: it does not come to be", self.world.seed());
+            self.env.sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub fn soon(&self, seconds: u64) -> tokio::time::Instant {
+        self.env.now() + Duration::from_secs(seconds)
+    }
+
+    /// Cuts every host of a datacenter off from all others, clients included.
+    pub fn cut_off(&self, datacenter: &str) {
+        let inside = |yes: bool| -> Vec<SocketAddr> {
+            self.hosts.iter().filter(|(dc, _)| (dc == datacenter) == yes).map(|(_, at)| *at).collect()
+        };
+        self.world.net().part(&inside(true), &inside(false));
+    }
+
+    /// The log as an api node of a datacenter sees it.
+    pub fn client(&mut self, datacenter: &str) -> RemoteLog {
+        let host = format!("api-{datacenter}-{}", self.hosts.len());
+        let env = self.world.env(&host);
+        let identity = Identity::node(name("beam"), name(datacenter), name(&host), vec![Role::Api]);
+        let tls = self.authority.issue(&env, &identity, days(30)).unwrap().tls(&env).unwrap();
+        let address = self.place(datacenter);
+        let endpoint = Endpoint::open(&env, address, tls, EndpointOptions::wan([7; 64])).unwrap();
+        let service = LogService { identity, boot: env.random_u64(), role: Arc::default() };
+        let peers = Peers::start(env.clone(), endpoint, Arc::new(service));
+        RemoteLog::new(&env, peers, self.directory(&env), name(datacenter))
+    }
+
+    /// All data of one node's log below an index, read from that node alone.
+    pub async fn read_all(&self, client: &RemoteLog, below: LogIndex) -> BTreeMap<LogIndex, Bytes> {
+        let mut reader = client.read(None, LogIndex(0), true);
+        let mut data = BTreeMap::new();
+        while reader.position() < below {
+            let entries = self.env.timeout_at(self.soon(60), reader.next()).await;
+            let entries = entries.expect("a log node answers").unwrap().unwrap();
+            for (index, entry) in (entries.first.0..).zip(entries.entries) {
+                if let Entry::Data { body, .. } = entry {
+                    data.insert(LogIndex(index), body);
+                }
+            }
+        }
+        data.retain(|index, _| *index < below);
+        data
+    }
+}
