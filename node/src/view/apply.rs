@@ -40,9 +40,14 @@ pub struct ApplyOptions {
     pub cluster: Name,
     /// What the view holds.
     pub serves: Vec<Served>,
+    /// How many indexes back versions can be read.
+    pub history: u64,
     /// A verdict checkpoint is due after this many indexes.
     pub checkpoint_indexes: u64,
 }
+
+/// Enough for an hour of heavy writing, and for readers who page through a large result.
+pub const HISTORY: u64 = 1_000_000;
 
 /// Judging so many entries again, at a restart, takes seconds.
 pub const CHECKPOINT_INDEXES: u64 = 65_536;
@@ -185,6 +190,7 @@ impl Applier {
             if last > self.progress.applied {
                 self.progress.applied = last;
                 self.progress.rules = self.verdicts.rules().cloned();
+                self.raise_oldest();
             }
             batch.put_progress(&self.progress);
             batch.commit()?;
@@ -195,6 +201,15 @@ impl Applier {
         }
         self.share_slots();
         Ok(self.applied())
+    }
+
+    /// Gives up the oldest versions, a sixteenth of the history at a time: readers of the oldest are
+    /// told so, and only after this is durable are they dropped.
+    fn raise_oldest(&mut self) {
+        let oldest = self.progress.applied.0.saturating_sub(self.options.history);
+        if oldest > self.progress.oldest.0 + self.options.history / 16 {
+            self.progress.oldest = LogIndex(oldest);
+        }
     }
 
     /// Judges every entry. Returns what is to be applied; a restarted view has applied some already.

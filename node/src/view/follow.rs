@@ -168,7 +168,14 @@ async fn perform(
     env.blocking(move || {
         let outcome = match work {
             Work::Apply(run) => applier.apply(&run).map(Some).map_err(FollowError::from),
-            Work::Persist => store.persist().map(|()| None).map_err(FollowError::from),
+            Work::Persist => {
+                let persisted = store.persist();
+                // What nobody may read any more goes only after that is durable.
+                persisted
+                    .map(|()| store.let_go(applier.applied().progress.oldest))
+                    .map(|()| None)
+                    .map_err(FollowError::from)
+            }
         };
         (applier, outcome)
     })

@@ -169,6 +169,13 @@ pub fn read_past(order: Order, key: &[u8]) -> Result<(Fact, LogIndex, LogIndex),
     Ok((read_live(order, live).map_err(|_| error)?, index(deleted), index(inserted)))
 }
 
+/// When the version of a past key was deleted.
+pub fn deleted_at(key: &[u8]) -> Option<LogIndex> {
+    let (rest, _) = key.split_last_chunk::<8>()?;
+    let (_, deleted) = rest.split_last_chunk::<8>()?;
+    Some(LogIndex(u64::from_be_bytes(*deleted)))
+}
+
 fn term_at(key: &[u8], i: usize) -> Option<TermId> {
     key.get(i * ID_BYTES..(i + 1) * ID_BYTES)?.try_into().ok().map(TermId)
 }
@@ -245,6 +252,7 @@ mod tests {
                 assert_eq!(read_live(order, Key::live(order, &fact).as_ref()), Ok(fact));
                 let past = Key::past(order, &fact, LogIndex(9), LogIndex(7));
                 assert_eq!(read_past(order, past.as_ref()), Ok((fact, LogIndex(9), LogIndex(7))));
+                assert_eq!(deleted_at(past.as_ref()), Some(LogIndex(9)));
                 assert!(read_live(order, past.as_ref()).is_err());
             }
         }

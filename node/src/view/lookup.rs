@@ -61,6 +61,8 @@ pub struct Lookup {
     current: usize,
     stage: Stage,
     found: u64,
+    /// Keys looked at so far.
+    visited: u64,
     /// Patterns that counters have answered.
     counted: Vec<(u32, u64)>,
 }
@@ -170,6 +172,7 @@ impl Lookup {
             current: 0,
             stage: Stage::Start,
             found: 0,
+            visited: 0,
             counted: Vec::new(),
         })
     }
@@ -191,7 +194,17 @@ impl Lookup {
     }
 
     /// Finds more. A slice may be empty without being the last.
-    pub fn slice(&mut self) -> Result<Slice, StorageError> {
+    pub fn slice(&mut self) -> Result<Slice, LookupError> {
+        let slice = self.find()?;
+        // Compaction does not know of snapshots: it may have dropped what this slice needed.
+        if self.snapshot.floor() > self.index {
+            let message = format!("version {} grew too old for this view while it was being read", self.index);
+            return Err(CallError::elsewhere(Code::TooOld, message).into());
+        }
+        Ok(slice)
+    }
+
+    fn find(&mut self) -> Result<Slice, StorageError> {
         let mut slice = Slice { counts: std::mem::take(&mut self.counted), ..Slice::default() };
         let mut keys = SLICE_KEYS;
         while self.current < self.plans.len() {
@@ -199,6 +212,7 @@ impl Lookup {
                 return Ok(slice);
             }
             keys -= 1;
+            self.visited += 1;
             if self.found >= self.limit {
                 self.next_pattern();
                 continue;
@@ -210,6 +224,11 @@ impl Lookup {
         }
         slice.done = true;
         Ok(slice)
+    }
+
+    /// How many keys it has looked at, found or not.
+    pub fn visited(&self) -> u64 {
+        self.visited
     }
 
     /// Looks at one key, or goes on to the next stage or pattern.

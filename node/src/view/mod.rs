@@ -18,8 +18,9 @@
 //! What it never does: read a clock while it applies, ask another view, write to the log, or answer
 //! for points that it does not hold.
 //!
-//! Missing: booting from other views (a view whose log was discarded beneath it cannot start),
-//! dropping versions out of the past, and a hash per range that proves two views equal.
+//! Missing: booting from other views (a view whose log was discarded beneath it cannot start), and a
+//! hash per range that proves two views equal. Versions that are too old to be read leave the disk
+//! only as compaction comes across them.
 
 pub mod apply;
 pub mod checkpoint;

@@ -1,6 +1,6 @@
 //! The role: opens the view, follows the log, answers calls, and stops.
 
-use super::apply::{Applier, ApplyOptions, CHECKPOINT_INDEXES, Held};
+use super::apply::{Applier, ApplyOptions, CHECKPOINT_INDEXES, HISTORY, Held};
 use super::follow::{FollowError, follow};
 use super::serve::Desk;
 use super::status::Board;
@@ -26,6 +26,8 @@ pub struct ViewOptions {
     pub serves: Vec<Served>,
     /// Its directory. It must be this view's alone.
     pub directory: PathBuf,
+    /// How many indexes back versions can be read.
+    pub history: u64,
     /// Memory for the index.
     pub store: StoreOptions,
 }
@@ -33,7 +35,7 @@ pub struct ViewOptions {
 impl ViewOptions {
     /// With all defaults.
     pub fn new(cluster: Name, serves: Vec<Served>, directory: impl Into<PathBuf>) -> ViewOptions {
-        ViewOptions { cluster, serves, directory: directory.into(), store: StoreOptions::default() }
+        ViewOptions { cluster, serves, directory: directory.into(), history: HISTORY, store: StoreOptions::default() }
     }
 }
 
@@ -76,7 +78,7 @@ impl ViewRole {
     where
         S: Stream<Item = Result<Entries, CallError>> + Send + Unpin + 'static,
     {
-        let ViewOptions { cluster, mut serves, directory, store } = options;
+        let ViewOptions { cluster, mut serves, directory, history, store } = options;
         if serves.is_empty() {
             return Err(ViewError::Nothing);
         }
@@ -89,7 +91,7 @@ impl ViewRole {
                 opened => break opened?,
             }
         };
-        let apply = ApplyOptions { cluster, serves: serves.clone(), checkpoint_indexes: CHECKPOINT_INDEXES };
+        let apply = ApplyOptions { cluster, serves: serves.clone(), history, checkpoint_indexes: CHECKPOINT_INDEXES };
         let opened = store.clone();
         let applier = env.blocking(move || Applier::open(opened, apply)).await?;
         let board = Arc::new(Board::new(serves.clone(), applier.applied()));

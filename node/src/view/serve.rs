@@ -5,7 +5,7 @@ use super::follow::FollowError;
 use super::lookup::{At, Lookup, LookupError, Request};
 use super::outcomes::Outcome;
 use super::status::{Board, WATCH_EVERY, WATCH_PAUSE};
-use super::store::{StorageError, Store};
+use super::store::Store;
 use super::terms::TermLookup;
 use beam_wire::env::Env;
 use beam_wire::fact::Pattern;
@@ -222,7 +222,7 @@ impl OpenLookup {
             })
             .await;
         self.0 = Some(lookup);
-        slice.map_err(|e: StorageError| desk.refuse(e.into()))
+        slice.map_err(|e| desk.refuse(e))
     }
 }
 

@@ -13,12 +13,15 @@ use super::keys::{self, Key, KeyError, Order};
 use super::verdict::Rules;
 use beam_wire::message::view::Served;
 use beam_wire::{Fact, LogIndex, Name, Space, TermId, codec};
+use fjall::compaction::filter::{CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict};
 use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
 use fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The disk failed, or holds what we never wrote. This view must stop; others cover for it.
@@ -85,12 +88,14 @@ pub struct StoreOptions {
     pub cache_bytes: u64,
     /// What one order gathers in memory before it writes a table. Larger is not faster (measured).
     pub memtable_bytes: u64,
+    /// What all orders gather together, those included that are being written.
+    pub write_bytes: u64,
 }
 
 impl Default for StoreOptions {
     /// A dozen views may share one process on a developer's machine.
     fn default() -> Self {
-        StoreOptions { cache_bytes: 64 << 20, memtable_bytes: 16 << 20 }
+        StoreOptions { cache_bytes: 64 << 20, memtable_bytes: 16 << 20, write_bytes: 96 << 20 }
     }
 }
 
@@ -116,8 +121,9 @@ pub struct Store {
     counts: Keyspace,
     terms: Keyspace,
     lanes: BTreeMap<Order, Lane>,
-    memory_max: u64,
-    memtable_bytes: u64,
+    write_bytes: u64,
+    /// Compaction may drop what was deleted at or before this index.
+    floor: Arc<AtomicU64>,
 }
 
 /// The two keyspaces of an order.
@@ -132,6 +138,10 @@ const LAYOUT: u16 = 1;
 const IDENTITY: &str = "view.txt";
 const ENGINE: &str = "facts";
 const PROGRESS: &[u8] = b"progress";
+const LIVE: &str = "live-";
+const PAST: &str = "past-";
+/// Open files of one view: a dozen views stay below the usual limit of a process.
+const FILES_MAX: usize = 64;
 
 impl Store {
     /// Opens a view's directory, and makes it if there is none.
@@ -167,10 +177,19 @@ impl Store {
     }
 
     fn open_engine(path: &Path, serves: &[Served], options: &StoreOptions) -> fjall::Result<Store> {
+        let floor = Arc::new(AtomicU64::new(0));
+        let past = {
+            let floor = floor.clone();
+            move |name: &str| -> Option<Arc<dyn Factory>> {
+                name.starts_with(PAST).then(|| Arc::new(Drops(floor.clone())) as Arc<dyn Factory>)
+            }
+        };
         let db = Database::builder(path)
             .cache_size(options.cache_bytes)
             .journal_compression(CompressionType::None)
             .max_journaling_size(64 << 20)
+            .max_cached_files(Some(FILES_MAX))
+            .with_compaction_filter_factories(Arc::new(past))
             // While one of several workers compacts, fjall's first spins on the next compaction.
             .worker_threads(1)
             .open()?;
@@ -190,8 +209,8 @@ impl Store {
                 Order::Posg => (16 << 10, false),
             };
             fjall::Result::Ok(Lane {
-                live: db.keyspace(&format!("live-{}", order.name()), || tuned(block, filter))?,
-                past: db.keyspace(&format!("past-{}", order.name()), || tuned(16 << 10, false))?,
+                live: db.keyspace(&format!("{LIVE}{}", order.name()), || tuned(block, filter))?,
+                past: db.keyspace(&format!("{PAST}{}", order.name()), || tuned(16 << 10, false))?,
             })
         };
         let mut lanes = BTreeMap::new();
@@ -202,15 +221,14 @@ impl Store {
         }
         let [meta, checkpoint, counts] = ["meta", "checkpoint", "counts"].map(|name| db.keyspace(name, small));
         let terms = db.keyspace("terms", || tuned(16 << 10, true))?;
-        let keyspaces = 4 + 2 * lanes.len() as u64;
         Ok(Store {
             meta: meta?,
             checkpoint: checkpoint?,
             counts: counts?,
             terms,
             lanes,
-            memory_max: (keyspaces + 4) * memtable_bytes,
-            memtable_bytes,
+            write_bytes: options.write_bytes,
+            floor,
             db,
         })
     }
@@ -275,20 +293,67 @@ impl Store {
         Ok(self.db.disk_space()?)
     }
 
-    /// Waits while more is in memory than was promised. fjall halts writers at four sealed tables,
-    /// but leaves the sealing to its worker, which may be busy compacting while we write on.
+    /// Lets compaction drop what was deleted at or before `oldest`. The caller has made it durable
+    /// that no older version is read.
+    pub fn let_go(&self, oldest: LogIndex) {
+        self.floor.fetch_max(oldest.0, Ordering::AcqRel);
+    }
+
+    /// Waits while more is in memory than was promised. fjall halts writers at four sealed tables of
+    /// one order, but leaves the sealing to its worker, which may be compacting while we write on.
     fn throttle(&self) -> Result<(), StorageError> {
-        while self.db.write_buffer_size() > self.memory_max {
-            let lanes = self.lanes.values().flat_map(|lane| [&lane.live, &lane.past]);
-            for keyspace in lanes.chain([&self.meta, &self.checkpoint, &self.counts, &self.terms]) {
-                if keyspace.tree.active_memtable().size() > self.memtable_bytes {
-                    keyspace.rotate_memtable()?;
+        while self.db.write_buffer_size() > self.write_bytes {
+            if self.db.outstanding_flushes() == 0 {
+                let lanes = self.lanes.values().flat_map(|lane| [&lane.live, &lane.past]);
+                let all = lanes.chain([&self.meta, &self.checkpoint, &self.counts, &self.terms]);
+                if let Some(largest) = all.max_by_key(|keyspace| keyspace.tree.active_memtable().size()) {
+                    largest.rotate_memtable()?;
                 }
             }
             self.healthy()?;
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
+    }
+
+    /// Writes what is in memory to tables and compacts all: for tests of what is dropped.
+    #[cfg(test)]
+    pub fn compact(&self) -> Result<(), StorageError> {
+        for lane in self.lanes.values() {
+            for keyspace in [&lane.live, &lane.past] {
+                keyspace.rotate_memtable_and_wait()?;
+                keyspace.major_compact()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many past versions are on disk in an order.
+    #[cfg(test)]
+    pub fn past_count(&self, order: Order) -> usize {
+        self.lanes[&order].past.iter().count()
+    }
+}
+
+/// Drops past versions that nobody may read any more, as compaction comes across them.
+struct Drops(Arc<AtomicU64>);
+
+impl Factory for Drops {
+    fn name(&self) -> &str {
+        "past"
+    }
+
+    fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
+        Box::new(Drops(self.0.clone()))
+    }
+}
+
+impl CompactionFilter for Drops {
+    fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
+        let floor = LogIndex(self.0.load(Ordering::Acquire));
+        // A past key is written once, so nothing older can come to light where it was.
+        let drop = keys::deleted_at(item.key()).is_some_and(|deleted| deleted <= floor);
+        Ok(if drop { Verdict::Destroy } else { Verdict::Keep })
     }
 }
 
@@ -423,6 +488,11 @@ impl Snapshot {
         let mut end = [0xff; keys::PAST_BYTES_MAX + 1];
         end[..prefix.as_ref().len()].copy_from_slice(prefix.as_ref());
         Scan(Items::Engine(self.inner.range::<&[u8], _>(past, from.as_ref()..&end[..])))
+    }
+
+    /// Past versions deleted at or before this index may be gone by now, whatever the snapshot says.
+    pub fn floor(&self) -> LogIndex {
+        LogIndex(self.store.floor.load(Ordering::Acquire))
     }
 
     /// The text of a term, as [`Batch::put_term`] was given it.

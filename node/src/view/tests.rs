@@ -1,15 +1,16 @@
 //! The view against its model.
 
 use super::apply::{Applier, ApplyOptions, Held, Run};
-use super::lookup::{At, Lookup, Request};
-use super::model::{self, Model};
+use super::keys::Order;
+use super::lookup::{At, Lookup, LookupError, Request};
+use super::model::{self, Attempt, Model};
 use super::outcomes::Outcome;
 use super::store::{Store, StoreOptions};
 use super::terms;
-use beam_wire::fact::Pattern;
+use beam_wire::fact::{GraphPattern, Pattern};
 use beam_wire::message::log::Entry;
 use beam_wire::message::view::Served;
-use beam_wire::{Fact, LogIndex, Range, Space, TermId};
+use beam_wire::{Code, Fact, LogIndex, Range, Space, TermId, TransactionId};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -21,9 +22,13 @@ fn all(range: Range) -> Vec<Served> {
 }
 
 fn open(directory: &Path, serves: &[Served], checkpoint_indexes: u64) -> (Store, Applier) {
-    let options = StoreOptions { cache_bytes: 1 << 20, memtable_bytes: 1 << 20 };
+    open_with(directory, serves, checkpoint_indexes, u64::MAX)
+}
+
+fn open_with(directory: &Path, serves: &[Served], checkpoint_indexes: u64, history: u64) -> (Store, Applier) {
+    let options = StoreOptions { cache_bytes: 1 << 20, memtable_bytes: 1 << 20, write_bytes: 4 << 20 };
     let store = Store::open(directory, &model::cluster(), serves, &options).unwrap();
-    let options = ApplyOptions { cluster: model::cluster(), serves: serves.to_vec(), checkpoint_indexes };
+    let options = ApplyOptions { cluster: model::cluster(), serves: serves.to_vec(), history, checkpoint_indexes };
     let applier = Applier::open(store.clone(), options).unwrap();
     (store, applier)
 }
@@ -171,6 +176,143 @@ proptest! {
     }
 }
 
+/// A log in which one fact comes and goes, and each state of it is one index.
+fn toggling(times: u64) -> Model {
+    let mut model = Model::new();
+    model.begin(1_000_000);
+    let quad = ([model::term('s', 0), model::term('p', 0), model::term('o', 0)], None);
+    for i in 1..times {
+        let id = TransactionId { born: LogIndex(i), random: u128::from(i) };
+        let mut attempt = Attempt { id, read_index: i, reads: vec![], epoch: 1, deletes: vec![], inserts: vec![] };
+        if i % 2 == 1 { &mut attempt.inserts } else { &mut attempt.deletes }.push(quad.clone());
+        model.add(attempt.entry(), None);
+    }
+    model
+}
+
+/// Near the head deletions are in memory; further back a few seeks pass over all versions.
+#[test]
+fn a_fact_that_changed_often_is_found_as_fast_as_any() {
+    const TIMES: u64 = 20_000;
+    let (model, directory, serves) = (toggling(TIMES), tempfile::tempdir().unwrap(), all(Range::ALL));
+    let (mut store, mut applier) = open(directory.path(), &serves, u64::MAX);
+    for until in (500..=TIMES).step_by(500) {
+        applier.apply(&run(&model.entries, applier.next(), until)).unwrap();
+    }
+    let [s, p, o] = [('s', 0), ('p', 0), ('o', 0)].map(|(kind, i)| TermId::of(&model::term(kind, i)));
+    let exact = Pattern { subject: Some(s), predicate: Some(p), object: Some(o), graph: GraphPattern::Default };
+    let patterns = [exact, Pattern { object: None, ..exact }, Pattern { subject: None, ..exact }];
+    for memory in [true, false] {
+        if !memory {
+            drop((store, applier));
+            (store, applier) = open(directory.path(), &serves, u64::MAX);
+        }
+        for index in [TIMES, TIMES - 1, TIMES - 2, TIMES - 999, TIMES / 2, TIMES / 2 + 1, 3, 2] {
+            for pattern in patterns {
+                let request = Request {
+                    at: At::Exact(model::version(index)),
+                    space: Space::Subject,
+                    range: Range::ALL,
+                    patterns: &[pattern],
+                    limit: u64::MAX,
+                };
+                let mut lookup = Lookup::open(&store, applier.shared(), &Held::new(&serves), &request).unwrap();
+                let slice = lookup.slice().unwrap();
+                assert!(slice.done);
+                assert_eq!(slice.facts.len() as u64, (index + 1) % 2, "at {index}");
+                assert!(lookup.visited() < 60, "{} keys for {pattern:?} at {index}", lookup.visited());
+            }
+        }
+    }
+}
+
+#[test]
+fn versions_older_than_the_history_are_refused_and_dropped() {
+    const HISTORY: u64 = 32;
+    let (model, directory, serves) = (Model::random(5, 400), tempfile::tempdir().unwrap(), all(Range::ALL));
+    let (store, mut applier) = open_with(directory.path(), &serves, 50, HISTORY);
+    let mut chance = StdRng::seed_from_u64(5);
+    let everything = Pattern { subject: None, predicate: None, object: None, graph: GraphPattern::Any };
+    let at = |index| Request {
+        at: At::Exact(model::version(index)),
+        space: Space::Subject,
+        range: Range::ALL,
+        patterns: std::slice::from_ref(&everything),
+        limit: u64::MAX,
+    };
+    while applier.next().0 <= 400 {
+        let until = (applier.next().0 + chance.random_range(0..12)).min(400);
+        let oldest = applier.apply(&run(&model.entries, applier.next(), until)).unwrap().progress.oldest.0;
+        assert!(oldest <= until.saturating_sub(HISTORY));
+        for index in (oldest.max(model.genesis_at().unwrap())..=until).step_by(7) {
+            compare(&model, &store, &applier, &serves, index, &mut chance);
+        }
+    }
+    let oldest = applier.applied().progress.oldest.0;
+    assert!(oldest >= 400 - HISTORY - HISTORY / 16 - 12, "oldest {oldest}");
+    let refused = |index| match Lookup::open(&store, applier.shared(), &Held::new(&serves), &at(index)) {
+        Err(LookupError::Call(e)) => e.code,
+        _ => panic!("version {index} was not refused"),
+    };
+    assert_eq!(refused(oldest - 1), Code::TooOld);
+    assert_eq!(refused(401), Code::Ahead);
+
+    // A look-up that began before the oldest version rose must not miss what was dropped since.
+    let before = store.past_count(Order::Spog);
+    let mut slow = Lookup::open(&store, applier.shared(), &Held::new(&serves), &at(oldest)).unwrap();
+    store.let_go(LogIndex(oldest + 1));
+    assert!(matches!(slow.slice(), Err(LookupError::Call(e)) if e.code == Code::TooOld));
+    store.compact().unwrap();
+    let after = store.past_count(Order::Spog);
+    assert!(after < before / 4, "{after} of {before} past versions are left");
+    for index in oldest + 1..=400 {
+        compare(&model, &store, &applier, &serves, index, &mut chance);
+    }
+}
+
+/// Counters and counted facts agree with the model, and stop at the limit.
+#[test]
+fn counts_are_those_of_the_newest_version() {
+    let (model, directory, serves) = (Model::random(11, 200), tempfile::tempdir().unwrap(), all(Range::ALL));
+    let (store, mut applier) = open(directory.path(), &serves, 50);
+    let mut chance = StdRng::seed_from_u64(11);
+    while applier.next().0 <= 200 {
+        let until = (applier.next().0 + chance.random_range(0..30)).min(200);
+        applier.apply(&run(&model.entries, applier.next(), until)).unwrap();
+        if model.genesis_at().unwrap() > until {
+            continue;
+        }
+        assert_eq!(applier.applied().progress.facts, model.versions[until as usize].len() as u64);
+        let p = TermId::of(&model::term('p', 1));
+        let by_counter = [GraphPattern::Default, GraphPattern::AnyNamed, GraphPattern::Any].map(|graph| Pattern {
+            subject: None,
+            predicate: Some(p),
+            object: None,
+            graph,
+        });
+        let patterns: Vec<Pattern> = (0..10).map(|_| model::pattern(&mut chance)).chain(by_counter).collect();
+        for limit in [3, u64::MAX] {
+            let request = Request {
+                at: At::AtLeast(model::version(until)),
+                space: Space::Subject,
+                range: Range::ALL,
+                patterns: &patterns,
+                limit,
+            };
+            let mut counts = vec![0; patterns.len()];
+            let mut lookup = Lookup::count(&store, applier.shared(), &Held::new(&serves), &request).unwrap();
+            let slice = lookup.slice().unwrap();
+            assert!(slice.done);
+            slice.counts.iter().for_each(|(number, count)| counts[*number as usize] += count);
+            slice.facts.iter().for_each(|(number, _)| counts[*number as usize] += 1);
+            for (pattern, count) in patterns.iter().zip(counts) {
+                let wanted = model.look_up(until, pattern, Space::Subject, &Range::ALL).len() as u64;
+                assert_eq!(count, wanted.min(limit), "{pattern:?} at {until}");
+            }
+        }
+    }
+}
+
 mod role {
     //! The role, fed from memory.
     use super::super::status::Board;
@@ -179,7 +321,7 @@ mod role {
     use beam_wire::env::{Dns, DnsError, Env, SrvAnswer};
     use beam_wire::message::log::Entries;
     use beam_wire::message::view::ViewState;
-    use beam_wire::{CallError, Code, Epoch};
+    use beam_wire::{CallError, Epoch};
     use futures::future::BoxFuture;
     use futures::stream::{self, Stream};
     use futures::{FutureExt, StreamExt};
