@@ -2,7 +2,7 @@
 
 use super::apply::{Applier, ApplyOptions, CHECKPOINT_INDEXES, HISTORY, Held};
 use super::follow::{FollowError, follow};
-use super::serve::Desk;
+use super::serve::{Desk, SLICES_MAX};
 use super::status::Board;
 use super::store::{OpenError, StorageError, Store, StoreOptions};
 use crate::remote::log::RemoteLog;
@@ -16,6 +16,7 @@ use futures::{FutureExt, Stream, stream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// What a view is to be.
 #[derive(Clone, Debug)]
@@ -101,6 +102,7 @@ impl ViewRole {
             shared: applier.shared().clone(),
             board: board.clone(),
             held: Arc::new(Held::new(&serves)),
+            slices: Arc::new(Semaphore::new(SLICES_MAX)),
         };
         let from = applier.next();
         tracing::info!("a view of {} opens at entry {}", directory.display(), from);

@@ -16,6 +16,7 @@ use beam_wire::message::view::{
 use beam_wire::quic::{Handle, Incoming};
 use beam_wire::{CallError, Code, Range, Space, Version};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// What the answers are made from. Cheap to clone.
 #[derive(Clone)]
@@ -30,7 +31,13 @@ pub struct Desk {
     pub board: Arc<Board>,
     /// What it holds.
     pub held: Arc<Held>,
+    /// Slices that may be read at the same time.
+    pub slices: Arc<Semaphore>,
 }
+
+/// Slices read at the same time, on a thread each. More would not be quicker on any disk or machine
+/// that we know, and calls take turns slice by slice, so that a scan does not keep keys waiting.
+pub const SLICES_MAX: usize = 16;
 
 impl Desk {
     /// Answers one call of a kind that belongs to views.
@@ -71,9 +78,16 @@ impl Desk {
         }
     }
 
+    /// Reads something on a thread that may block.
+    async fn read<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> T {
+        let _turn = self.slices.acquire().await.expect("it is never closed");
+        self.env.blocking(read).await
+    }
+
     async fn lookup(self, mut call: Handle<ViewLookup>) -> Result<(), CallError> {
         let ViewLookup { at, space, range, patterns } = call.request.clone();
         self.check(space, &range, patterns.len())?;
+        self.check_epoch(at)?;
         self.board.applied(&self.env, at.index, call.deadline).await?;
         let mut lookup = self.open(At::Exact(at), space, range, patterns, u64::MAX).await?;
         loop {
@@ -90,6 +104,7 @@ impl Desk {
     async fn count(self, mut call: Handle<ViewCount>) -> Result<(), CallError> {
         let ViewCount { at, space, range, patterns, limit } = call.request.clone();
         self.check(space, &range, patterns.len())?;
+        self.check_epoch(at)?;
         self.board.applied(&self.env, at.index, call.deadline).await?;
         let mut counts = vec![0; patterns.len()];
         let mut lookup = self.open(At::AtLeast(at), space, range, patterns, limit).await?;
@@ -113,14 +128,14 @@ impl Desk {
         if let Some(id) = ids.iter().find(|id| !id.is_inline() && !self.held.contains(Space::Term, id.point())) {
             return Err(CallError::never(Code::NotHere, format!("this view does not hold the term {id}")));
         }
+        self.check_epoch(at)?;
         self.board.applied(&self.env, at.index, call.deadline).await?;
         let desk = self.clone();
-        let opened = self.env.blocking(move || TermLookup::open(&desk.store, at, ids)).await;
+        let opened = self.read(move || TermLookup::open(&desk.store, at, ids)).await;
         let mut lookup = opened.map_err(|e| self.refuse(e))?;
         loop {
             let (back, slice) = self
-                .env
-                .blocking(move || {
+                .read(move || {
                     let slice = lookup.slice();
                     (lookup, slice)
                 })
@@ -138,6 +153,7 @@ impl Desk {
 
     async fn verdict(self, mut call: Handle<ViewVerdict>) -> Result<(), CallError> {
         let at = call.request.at;
+        self.check_epoch(at)?;
         self.board.judged(&self.env, at.index, call.deadline).await?;
         self.check_epoch(at)?;
         let outcome = self.shared.outcomes().get(at.index);
@@ -185,7 +201,7 @@ impl Desk {
         limit: u64,
     ) -> Result<OpenLookup, CallError> {
         let desk = self.clone();
-        let opened = self.env.blocking(move || {
+        let opened = self.read(move || {
             let request = Request { at, space, range, patterns: &patterns, limit };
             match at {
                 At::Exact(_) => Lookup::open(&desk.store, &desk.shared, &desk.held, &request),
@@ -215,8 +231,7 @@ impl OpenLookup {
     async fn next(&mut self, desk: &Desk) -> Result<super::lookup::Slice, CallError> {
         let mut lookup = self.0.take().expect("it comes back unless the call was dropped");
         let (lookup, slice) = desk
-            .env
-            .blocking(move || {
+            .read(move || {
                 let slice = lookup.slice();
                 (lookup, slice)
             })

@@ -303,12 +303,12 @@ impl Store {
     /// one order, but leaves the sealing to its worker, which may be compacting while we write on.
     fn throttle(&self) -> Result<(), StorageError> {
         while self.db.write_buffer_size() > self.write_bytes {
-            if self.db.outstanding_flushes() == 0 {
-                let lanes = self.lanes.values().flat_map(|lane| [&lane.live, &lane.past]);
-                let all = lanes.chain([&self.meta, &self.checkpoint, &self.counts, &self.terms]);
-                if let Some(largest) = all.max_by_key(|keyspace| keyspace.tree.active_memtable().size()) {
-                    largest.rotate_memtable()?;
-                }
+            let lanes = self.lanes.values().flat_map(|lane| [&lane.live, &lane.past]);
+            let all: Vec<_> = lanes.chain([&self.meta, &self.checkpoint, &self.counts, &self.terms]).collect();
+            if all.iter().all(|keyspace| keyspace.sealed_memtable_count() == 0)
+                && let Some(largest) = all.iter().max_by_key(|keyspace| keyspace.tree.active_memtable().size())
+            {
+                largest.rotate_memtable()?;
             }
             self.healthy()?;
             std::thread::sleep(Duration::from_millis(5));
