@@ -43,7 +43,7 @@ enum Stage {
 }
 
 /// The stage, for all who wait for it.
-pub struct Birth(Sender<Stage>);
+pub(super) struct Birth(Sender<Stage>);
 
 impl Birth {
     pub fn new() -> Self {
@@ -126,11 +126,9 @@ enum Found {
     Waiting(String),
 }
 
-/// Asks every log node of the topology what it is.
+/// Asks every log node of the topology what it is. (This one may have begun a cluster already, and lost
+/// power before that was on its disk: then it begins again.)
 async fn found(log: &Log) -> Found {
-    if !log.store.is_pristine() {
-        return Found::Waiting("a leader, whose log makes this node a member".into());
-    }
     let answers = join_all(log.options.members.iter().map(|node| async move {
         if node.node == log.options.node { (node, Ok(info::info(log))) } else { (node, ask(log, node).await) }
     }))

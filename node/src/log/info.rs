@@ -12,6 +12,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use openraft::raft::linearizable_read::LinearizerOption;
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -97,6 +98,10 @@ impl ForLeader for LogTail {
     }
 
     async fn lead(&self, log: &Log) -> Result<Option<LogIndex>, CallError> {
+        // To ask the others now would break the silence.
+        if log.hushed.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         // Every call confirms the leader anew: an answer to an earlier call proves nothing for this one.
         let confirm = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(CONFIRM_WITHIN);
         match log.raft.get_read_linearizer(confirm).await {

@@ -20,6 +20,7 @@ use openraft::async_runtime::{WatchReceiver, WatchSender};
 use openraft::{Config, Instant as _, Raft, ServerState, SnapshotPolicy};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -40,12 +41,12 @@ pub struct LogOptions {
     pub heartbeat: Duration,
     /// How often the leader says that it lives, without waiting for answers (default: 50 ms).
     pub beat: Duration,
-    /// How long a member that has heard nothing waits at least before it asks to be elected, beyond
-    /// the lease (default: 300 ms).
+    /// How long openraft waits at least, beyond the lease, before it asks for an election by itself
+    /// (default: 250 ms). [`detect`] is sooner.
     pub election_min: Duration,
     /// The same at most, and the lease: for how long those who heard the leader refuse another. It
-    /// must exceed `heartbeat` and a round trip together, or an idle leader refuses proposals
-    /// (default: 450 ms).
+    /// must exceed `heartbeat`, a tick and a round trip together, or an idle leader refuses proposals
+    /// for a moment (default: 350 ms).
     pub election_max: Duration,
     /// Within this time every proposal is answered, if only with an error (default: 5 s).
     pub append_timeout: Duration,
@@ -74,8 +75,8 @@ impl LogOptions {
             members,
             heartbeat: Duration::from_millis(150),
             beat: Duration::from_millis(50),
-            election_min: Duration::from_millis(300),
-            election_max: Duration::from_millis(450),
+            election_min: Duration::from_millis(250),
+            election_max: Duration::from_millis(350),
             append_timeout: Duration::from_secs(5),
             queue_bytes_max: 64 << 20,
             preferred: None,
@@ -96,9 +97,9 @@ impl LogOptions {
             enable_leader_restore: Some(self.leader_restore),
             // A node that comes back does not disturb a healthy leader.
             enable_pre_vote: Some(true),
-            // A leader that has lost its majority falls silent from time to time, so that those who
-            // hear it and one another can elect (openraft, issue 2080).
-            quorum_loss_probe_interval: Some(ms(self.election_max) * 3),
+            // A leader falls silent when it has lost its majority, but not as soon as one answer is
+            // late, as openraft's own way would have it: see `hush`.
+            quorum_loss_probe_interval: None,
             // Only a discard lets entries go.
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: u64::MAX,
@@ -144,6 +145,8 @@ pub(super) struct Log {
     pub birth: Birth,
     pub queue: Queue,
     pub heard: Heard,
+    /// This node leads, but keeps silent: see `hush`.
+    pub hushed: AtomicBool,
 }
 
 /// When this node last heard a leader.
@@ -187,7 +190,8 @@ impl Log {
         let raft = raft.await.map_err(|e| LogError::Raft(e.to_string()))?;
         let queue = Queue::new(env.random_u64(), options.queue_bytes_max);
         let heard = Heard::new();
-        let log = Log { env, options, network, store, raft, birth, queue, heard };
+        let hushed = AtomicBool::new(false);
+        let log = Log { env, options, network, store, raft, birth, queue, heard, hushed };
         let log = Arc::new(log);
         let tasks = log.env.tasks();
         tasks.own("log.raft", watch_raft(log.clone())).detach();
@@ -195,6 +199,7 @@ impl Log {
         tasks.own("log.append", append::run(log.clone())).detach();
         tasks.own("log.discard", discard(log.clone(), discarded)).detach();
         tasks.serve("log.beat", beat(log.clone())).detach();
+        tasks.serve("log.hush", hush(log.clone())).detach();
         tasks.serve("log.detect", detect(log.clone())).detach();
         tasks.serve("log.place", place(log.clone())).detach();
         for peer in log.options.members.iter().filter(|member| member.node != log.options.node) {
@@ -279,8 +284,7 @@ async fn connect(log: Arc<Log>, node: Name) {
 }
 
 /// While this node leads, says so to every member on a stream of its own, one way: no answer is waited
-/// for, so the round trip does not matter to how soon silence is noticed. It stops when the majority is
-/// lost, as openraft's own heartbeats do.
+/// for, so the round trip does not matter to how soon silence is noticed.
 async fn beat(log: Arc<Log>) {
     let mut changes = log.raft.server_metrics();
     loop {
@@ -320,13 +324,42 @@ async fn beats_on_one_stream(log: &Log, vote: Vote, id: u64, node: &Name) -> Res
     let envelope = log.network.envelope(node, id);
     let mut call = peer.call(&RaftHeartbeat { envelope, body }, CallOptions::default()).await?;
     loop {
-        let acked = log.raft.data_metrics().borrow_watched().last_quorum_acked;
-        if acked.is_some_and(|at| at.elapsed() < log.options.election_max) {
+        if !log.hushed.load(Ordering::Relaxed) {
             call.send(&RaftBytes(bytes::Bytes::new())).await?;
         }
         log.env.sleep(log.options.beat).await;
     }
 }
+
+/// Makes this leader fall silent from time to time after it has lost its majority: those who still hear
+/// it would else refuse for ever to elect one that can lead (openraft, issue 2080).
+async fn hush(log: Arc<Log>) {
+    let lease = log.options.election_max;
+    let mut leads_since: Option<openraft_rt_tokio::TokioInstant> = None;
+    loop {
+        log.env.sleep(lease).await;
+        if log.leads() != Leads::Me {
+            leads_since = None;
+            continue;
+        }
+        let since = *leads_since.get_or_insert_with(openraft::Instant::now);
+        let acked = log.raft.data_metrics().borrow_watched().last_quorum_acked.map(|at| *at);
+        if acked.unwrap_or(since).max(since).elapsed() < lease * LEASES_LOST {
+            continue;
+        }
+        tracing::warn!("no majority of the log nodes answers this leader: it lets them elect another");
+        log.hushed.store(true, Ordering::Relaxed);
+        log.raft.runtime_config().heartbeat(false);
+        // Until their leases end, and an election could.
+        log.env.sleep(lease * 4).await;
+        log.raft.runtime_config().heartbeat(true);
+        log.hushed.store(false, Ordering::Relaxed);
+        log.env.sleep(lease * LEASES_LOST).await;
+    }
+}
+
+/// How many leases without an answer of a majority mean that it is lost: several heartbeats in a row.
+const LEASES_LOST: u32 = 4;
 
 /// Asks to be elected as soon as the leader has been silent for as long as its lease: openraft alone
 /// would wait for another election timeout. Those who still hear the leader refuse, and nothing changes.

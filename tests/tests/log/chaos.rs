@@ -112,7 +112,10 @@ async fn lost(cluster: &mut Cluster, acknowledged: &BTreeMap<LogIndex, Bytes>) -
     let any = cluster.client("va");
     let last = match any.append(vec!["peace".into()], cluster.soon(60)).await {
         Ok(versions) => versions[0].index,
-        Err(e) => return Some(format!("no append after all was mended: {e}")),
+        Err(e) => {
+            let nodes: Vec<_> = cluster.machines.keys().map(|host| cluster.info(host)).collect();
+            return Some(format!("no append after all was mended: {e}; {nodes:#?}"));
+        }
     };
     let mut logs = Vec::new();
     for dc in ["va", "or", "ie"] {

@@ -76,11 +76,16 @@ pub struct Cluster {
 impl Cluster {
     /// Machines named `log-va`, `log-or` and `log-ie`, all off.
     pub fn new(world: &SimWorld, disk: SimDiskOptions, link: Link) -> Self {
+        Self::of(world, &DATACENTERS.map(|dc| (format!("log-{dc}"), dc)), disk, link)
+    }
+
+    /// Machines of these names in these datacenters, all off.
+    pub fn of(world: &SimWorld, hosts: &[(String, &str)], disk: SimDiskOptions, link: Link) -> Self {
         let env = world.env("story");
         let cluster = name("beam");
         let authority = Authority::create(&env, &cluster, days(3650)).unwrap();
-        let member = |dc: &str| LogNode { node: name(&format!("log-{dc}")), datacenter: name(dc) };
-        let members: Vec<LogNode> = DATACENTERS.into_iter().map(member).collect();
+        let members = hosts.iter().map(|(host, dc)| LogNode { node: name(host), datacenter: name(dc) });
+        let members: Vec<LogNode> = members.collect();
         let options = LogOptions::new(cluster.clone(), name("nobody"), name("nowhere"), members.clone());
         let (world, machines, hosts) = (world.clone(), BTreeMap::new(), Vec::new());
         let mut this = Self { world, env, machines, options, authority, hosts, link };
@@ -90,8 +95,10 @@ impl Cluster {
             let credentials = this.authority.issue(&this.env, &identity, days(30)).unwrap();
             let address = this.place(node.datacenter.as_str());
             let disk = SimDisk::new(&this.env.child(&format!("disk of {host}")), disk);
-            this.machines.insert(host.clone(), Machine { node, address, disk, credentials, role: None });
-            this.name_in_dns(&host, &host);
+            this.machines.insert(host, Machine { node, address, disk, credentials, role: None });
+        }
+        for datacenter in DATACENTERS {
+            this.say_in_dns(datacenter, &[]);
         }
         this
     }
@@ -112,15 +119,18 @@ impl Cluster {
         address
     }
 
-    /// DNS says from now on that a log node lives where another does.
-    pub fn name_in_dns(&self, host: &str, at: &str) {
-        let node = &self.machines[host].node;
-        let address = self.machines[at].address;
-        let target = format!("{host}.{}.{ZONE}", node.datacenter);
-        let addresses = vec![address.ip()];
-        let target = SrvTarget { priority: 0, weight: 1, port: address.port(), target, addresses };
-        let answer = SrvAnswer { targets: vec![target], ttl: Duration::from_secs(5) };
-        self.world.dns().set(&service_name(Role::Log, &node.datacenter, ZONE), Ok(answer));
+    /// DNS says from now on where the log nodes of a datacenter live: where they do, but for these, which
+    /// it says live where others do.
+    pub fn say_in_dns(&self, datacenter: &str, lies: &[(&str, &str)]) {
+        let of = self.machines.iter().filter(|(_, machine)| machine.node.datacenter == name(datacenter));
+        let targets = of.map(|(host, machine)| {
+            let lie = lies.iter().find(|(of, _)| of == host);
+            let address = lie.map_or(machine.address, |(_, at)| self.machines[*at].address);
+            let (target, addresses) = (format!("{host}.{datacenter}.{ZONE}"), vec![address.ip()]);
+            SrvTarget { priority: 0, weight: 1, port: address.port(), target, addresses }
+        });
+        let answer = SrvAnswer { targets: targets.collect(), ttl: Duration::from_secs(5) };
+        self.world.dns().set(&service_name(Role::Log, &name(datacenter), ZONE), Ok(answer));
     }
 
     fn directory(&self, env: &Env) -> Directory {

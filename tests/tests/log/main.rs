@@ -169,3 +169,36 @@ fn calls_of_another_epoch_are_refused() {
         assert_eq!(error.code, Code::WrongEpoch);
     });
 }
+
+#[test]
+fn an_append_takes_its_round_trips_and_no_more() {
+    story(7, async |mut cluster| {
+        let clients = ["va", "or", "ie"].map(|dc| (dc, cluster.client(dc)));
+        for (_, client) in &clients {
+            client.append(vec!["warm".into()], cluster.soon(10)).await.unwrap();
+        }
+        let leader = cluster.wait_for_leader().await;
+        // To the leader and back, and from the leader to its nearest follower and back.
+        let [va, or, ie] = match leader.as_str() {
+            "log-va" => [60, 120, 136],
+            "log-or" => [120, 60, 190],
+            _ => [152, 206, 76],
+        };
+        for ((dc, client), expected) in clients.iter().zip([va, or, ie]) {
+            let appender = client.appender();
+            appender.append("warm".into(), cluster.soon(10)).await.unwrap();
+            let began = cluster.env.now();
+            for _ in 0..20 {
+                appender.append("x".into(), cluster.soon(10)).await.unwrap();
+            }
+            let mean = (cluster.env.now() - began) / 20;
+            println!("{dc}, {leader} leads: an append takes {mean:?}, round trips take {expected} ms");
+            assert!(mean < ms(expected + 12), "{dc}: {mean:?} for {expected} ms of round trips");
+            let began = cluster.env.now();
+            for _ in 0..20 {
+                client.tail(true, cluster.soon(10)).await.unwrap();
+            }
+            println!("{dc}, {leader} leads: a linearizable tail takes {:?}", (cluster.env.now() - began) / 20);
+        }
+    });
+}
