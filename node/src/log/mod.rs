@@ -14,9 +14,9 @@
 //!
 //! What it never does: it does not look into bodies, and does not know views or api nodes.
 //!
-//! What is missing: changes of membership, recovery from a lost majority, and the acknowledgement after
-//! one round trip. After an election openraft looks for where logs agree by halving from index 0, a round
-//! trip each time.
+//! What is missing: changes of membership, recovery from a lost majority, and the acknowledgement after one
+//! round trip. After an election openraft looks for where logs agree by halving from index 0, a round trip
+//! each time: a second for a few thousand entries.
 
 pub mod append;
 pub mod birth;

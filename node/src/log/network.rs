@@ -41,6 +41,9 @@ const SILENT_MAX: Duration = Duration::from_secs(2);
 /// Pauses between attempts to reach a peer that does not answer.
 const BACKOFF: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(200)];
 
+/// Where votes and heartbeats travel: not behind the entries that a slow follower is sent.
+pub const QUICK: Lane = Lane::Calls;
+
 /// What a [`RaftVote`] carries.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum VoteBody {
@@ -259,7 +262,7 @@ impl Client {
         let env = &self.network.shared.env;
         let deadline = env.now() + within;
         let late = |_| CallError::elsewhere(Code::Deadline, format!("{} does not answer", self.node));
-        let peer = env.timeout_at(deadline, self.network.peer(&self.node, Lane::Raft)).await.map_err(late)??;
+        let peer = env.timeout_at(deadline, self.network.peer(&self.node, QUICK)).await.map_err(late)??;
         let asking = Asking { network: &self.network, node: &self.node, peer: &peer, answered: false };
         let reply = env.timeout_at(deadline, peer.ask(&call(self.envelope()), deadline)).await.map_err(late)??;
         asking.answered();
@@ -272,6 +275,11 @@ impl Client {
         let call = |envelope| RaftHeartbeat { envelope, body };
         let response: AppendEntriesResponse<LogTypes> = self.ask(within, call).await.map_err(unreachable)?;
         Ok(response.into_stream_result(prev, last))
+    }
+
+    async fn ask_vote(&self, body: VoteBody, within: Duration) -> Result<VoteResponse<LogTypes>, RPCError<LogTypes>> {
+        let body = RaftBytes(codec::encode(&body).into());
+        self.ask(within, |envelope| RaftVote { envelope, body }).await.map_err(unreachable)
     }
 }
 
@@ -340,8 +348,7 @@ impl RaftNetworkV2<LogTypes> for Client {
         request: VoteRequest<LogTypes>,
         option: RPCOption,
     ) -> Result<VoteResponse<LogTypes>, RPCError<LogTypes>> {
-        let body = RaftBytes(codec::encode(&VoteBody::Vote(request)).into());
-        self.ask(option.hard_ttl(), |envelope| RaftVote { envelope, body }).await.map_err(unreachable)
+        self.ask_vote(VoteBody::Vote(request), option.hard_ttl()).await
     }
 
     async fn pre_vote(
@@ -349,8 +356,7 @@ impl RaftNetworkV2<LogTypes> for Client {
         request: VoteRequest<LogTypes>,
         option: RPCOption,
     ) -> Result<VoteResponse<LogTypes>, RPCError<LogTypes>> {
-        let body = RaftBytes(codec::encode(&VoteBody::PreVote(request)).into());
-        self.ask(option.hard_ttl(), |envelope| RaftVote { envelope, body }).await.map_err(unreachable)
+        self.ask_vote(VoteBody::PreVote(request), option.hard_ttl()).await
     }
 
     async fn transfer_leader(

@@ -4,7 +4,7 @@ use super::append::{self, Queue};
 use super::birth::{self, Birth};
 use super::disk::Disk;
 use super::machine::Machine;
-use super::network::{HeartbeatBody, Network};
+use super::network::{HeartbeatBody, Network, QUICK};
 use super::runtime;
 use super::store::{LogStore, StoreError, StoreOptions};
 use super::types::{LogId, LogNode, LogTypes, Vote, Watch};
@@ -104,8 +104,8 @@ impl LogOptions {
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: u64::MAX,
             replication_lag_threshold: u64::MAX,
-            // The frame's limit cuts a request before this does.
-            max_payload_entries: 512,
+            // The store cuts requests by bytes before this does.
+            max_payload_entries: 1024,
             api_batch_capacity: 4096,
             api_batch_linger_ms: 0,
             ..Config::default()
@@ -203,7 +203,9 @@ impl Log {
         tasks.serve("log.detect", detect(log.clone())).detach();
         tasks.serve("log.place", place(log.clone())).detach();
         for peer in log.options.members.iter().filter(|member| member.node != log.options.node) {
-            tasks.serve("log.connect", connect(log.clone(), peer.node.clone())).detach();
+            for lane in [Lane::Raft, QUICK] {
+                tasks.serve("log.connect", connect(log.clone(), peer.node.clone(), lane)).detach();
+            }
         }
         Ok(log)
     }
@@ -251,7 +253,9 @@ impl Log {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
-        names(membership.voter_ids().filter_map(|id| membership.get_node(&id)).map(|n| &n.node))
+        let voters: Vec<_> = membership.voter_ids().filter_map(|id| membership.get_node(&id)).collect();
+        let known = if voters.is_empty() { self.options.members.iter().collect() } else { voters };
+        names(known.into_iter().map(|n| &n.node))
     }
 }
 
@@ -271,9 +275,9 @@ async fn watch_raft(log: Arc<Log>) -> Result<(), String> {
 }
 
 /// Keeps a connection to another log node, so that a vote need not wait for a handshake.
-async fn connect(log: Arc<Log>, node: Name) {
+async fn connect(log: Arc<Log>, node: Name, lane: Lane) {
     loop {
-        match log.network.peer(&node, Lane::Raft).await {
+        match log.network.peer(&node, lane).await {
             Ok(peer) => peer.closed().await,
             Err(e) => tracing::debug!("no connection to the log node {node}: {e}"),
         }
@@ -319,7 +323,7 @@ async fn beats_to(log: Arc<Log>, vote: Vote, id: u64, node: LogNode) {
 }
 
 async fn beats_on_one_stream(log: &Log, vote: Vote, id: u64, node: &Name) -> Result<(), CallError> {
-    let peer = log.network.peer(node, Lane::Raft).await?;
+    let peer = log.network.peer(node, QUICK).await?;
     let body = RaftBytes(codec::encode(&HeartbeatBody::Beats { vote }).into());
     let envelope = log.network.envelope(node, id);
     let mut call = peer.call(&RaftHeartbeat { envelope, body }, CallOptions::default()).await?;

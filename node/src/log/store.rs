@@ -23,6 +23,10 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+/// What one request of replication holds, unless one entry alone is larger. The leader's lease is renewed
+/// by answers: while a slow follower is sent a lot, they must not be far between.
+const REQUEST_BYTES: usize = 128 << 10;
+
 /// Entries that wait for the disk. Beyond this an append waits until some are flushed: the disk is then
 /// seconds behind, and taking more would only hide it.
 const UNFLUSHED_BYTES_MAX: usize = 64 << 20;
@@ -460,7 +464,7 @@ impl RaftLogReader<LogTypes> for LogStore {
     /// What fits into one message to a follower.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
         match bounds(&(start..end)) {
-            Some((from, to)) => self.entries(from, to, BODY_BYTES_MAX).await,
+            Some((from, to)) => self.entries(from, to, REQUEST_BYTES).await,
             None => Ok(Vec::new()),
         }
     }

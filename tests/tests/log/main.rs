@@ -109,6 +109,19 @@ fn a_reader_that_follows_sees_what_is_appended_later() {
 }
 
 #[test]
+fn an_entry_names_the_log_node_that_took_it() {
+    story(8, async |mut cluster| {
+        for dc in ["va", "or", "ie"] {
+            let client = cluster.client(dc);
+            let index = client.append(vec!["x".into()], cluster.soon(10)).await.unwrap()[0].index;
+            let entries = client.read(None, index, true).next().await.unwrap().unwrap();
+            let beam_wire::message::log::Entry::Data { origin, .. } = &entries.entries[0] else { panic!("no data") };
+            assert_eq!(origin.node.as_str(), format!("log-{dc}"));
+        }
+    });
+}
+
+#[test]
 fn an_appender_has_many_on_their_way() {
     story(3, async |mut cluster| {
         let client = cluster.client("or");
