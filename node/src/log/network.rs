@@ -32,11 +32,6 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::Instant;
-
-/// A connection on which nothing was answered for this long, while we asked, is closed and dialled
-/// anew: QUIC's own back-off may sleep for twice the time that a network was away.
-const SILENT_MAX: Duration = Duration::from_secs(2);
 
 /// Pauses between attempts to reach a peer that does not answer.
 const BACKOFF: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(200)];
@@ -81,16 +76,14 @@ struct Shared {
     peers: Peers,
     directory: Directory,
     store: LogStore,
-    /// Since when a node has answered nothing.
-    silent_since: Mutex<BTreeMap<Name, Instant>>,
     /// Why a sender was refused last.
     refused: Mutex<BTreeMap<Name, Misdirected>>,
 }
 
 impl Network {
     pub fn new(env: Env, cluster: Name, me: Name, peers: Peers, directory: Directory, store: LogStore) -> Self {
-        let (silent_since, refused) = (Mutex::default(), Mutex::default());
-        Self { shared: Arc::new(Shared { env, cluster, me, peers, directory, store, silent_since, refused }) }
+        let refused = Mutex::default();
+        Self { shared: Arc::new(Shared { env, cluster, me, peers, directory, store, refused }) }
     }
 
     /// A connection to a log node by name.
@@ -144,21 +137,6 @@ impl Network {
         let before = refused.insert(from.identity.name().clone(), why.clone());
         if before.as_ref() != Some(why) {
             tracing::warn!("refused a Raft message of {} at {}: {why}", from.identity.name(), from.remote);
-        }
-    }
-
-    fn answered(&self, node: &Name) {
-        self.shared.silent_since.lock().unwrap_or_else(PoisonError::into_inner).remove(node);
-    }
-
-    /// Remembers that `peer` did not answer, and closes the connection once that has lasted.
-    fn unanswered(&self, node: &Name, peer: &Peer) {
-        let now = self.shared.env.now();
-        let mut silent = self.shared.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = *silent.entry(node.clone()).or_insert(now);
-        if now.duration_since(since) > SILENT_MAX {
-            silent.remove(node);
-            peer.close("it answers nothing");
         }
     }
 }
@@ -263,9 +241,7 @@ impl Client {
         let deadline = env.now() + within;
         let late = |_| CallError::elsewhere(Code::Deadline, format!("{} does not answer", self.node));
         let peer = env.timeout_at(deadline, self.network.peer(&self.node, QUICK)).await.map_err(late)??;
-        let asking = Asking { network: &self.network, node: &self.node, peer: &peer, answered: false };
         let reply = env.timeout_at(deadline, peer.ask(&call(self.envelope()), deadline)).await.map_err(late)??;
-        asking.answered();
         Ok(codec::decode(&reply.0)?)
     }
 
@@ -280,29 +256,6 @@ impl Client {
     async fn ask_vote(&self, body: VoteBody, within: Duration) -> Result<VoteResponse<LogTypes>, RPCError<LogTypes>> {
         let body = RaftBytes(codec::encode(&body).into());
         self.ask(within, |envelope| RaftVote { envelope, body }).await.map_err(unreachable)
-    }
-}
-
-/// A question that was not answered counts against the connection, even if openraft drops it.
-struct Asking<'a> {
-    network: &'a Network,
-    node: &'a Name,
-    peer: &'a Peer,
-    answered: bool,
-}
-
-impl Asking<'_> {
-    fn answered(mut self) {
-        self.answered = true;
-        self.network.answered(self.node);
-    }
-}
-
-impl Drop for Asking<'_> {
-    fn drop(&mut self) {
-        if !self.answered {
-            self.network.unanswered(self.node, self.peer);
-        }
     }
 }
 

@@ -12,12 +12,12 @@ use beam_wire::message::log::{Entry, LogInfoReply};
 use beam_wire::quic::directory::{Directory, DirectoryOptions};
 use beam_wire::quic::{Endpoint, EndpointOptions, Incoming, Peers, Service};
 use beam_wire::topology::service_name;
-use beam_wire::{CallError, Code, Identity, LogIndex, Name, Role};
+use beam_wire::{CallError, Code, Identity, LogIndex, Name, Role as NodeRole};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub const ZONE: &str = "beam.test";
@@ -27,11 +27,14 @@ pub fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-/// Answers the calls of a log node, once it has started.
+/// A log node, once it has started and until it is killed.
+type Role = Arc<Mutex<Option<Arc<LogRole>>>>;
+
+/// Answers the calls of a log node.
 struct LogService {
     identity: Identity,
     boot: u64,
-    role: Arc<OnceLock<Arc<LogRole>>>,
+    role: Role,
 }
 
 impl Service for LogService {
@@ -40,7 +43,7 @@ impl Service for LogService {
     }
 
     fn serve(&self, call: Incoming) -> BoxFuture<'static, Result<(), CallError>> {
-        match self.role.get() {
+        match &*self.role.lock().unwrap() {
             Some(role) => role.serve(call),
             None => Box::pin(async { Err(CallError::later(Code::Unavailable, 100, "it is starting")) }),
         }
@@ -53,7 +56,7 @@ pub struct Machine {
     pub address: SocketAddr,
     pub disk: SimDisk,
     credentials: Credentials,
-    role: Option<Arc<LogRole>>,
+    role: Role,
 }
 
 /// One-way delays between datacenters, in milliseconds.
@@ -91,11 +94,11 @@ impl Cluster {
         let mut this = Self { world, env, machines, options, authority, hosts, link };
         for node in members {
             let (host, datacenter) = (node.node.to_string(), node.datacenter.clone());
-            let identity = Identity::node(cluster.clone(), datacenter, node.node.clone(), vec![Role::Log]);
+            let identity = Identity::node(cluster.clone(), datacenter, node.node.clone(), vec![NodeRole::Log]);
             let credentials = this.authority.issue(&this.env, &identity, days(30)).unwrap();
             let address = this.place(node.datacenter.as_str());
             let disk = SimDisk::new(&this.env.child(&format!("disk of {host}")), disk);
-            this.machines.insert(host, Machine { node, address, disk, credentials, role: None });
+            this.machines.insert(host, Machine { node, address, disk, credentials, role: Role::default() });
         }
         for datacenter in DATACENTERS {
             this.say_in_dns(datacenter, &[]);
@@ -130,11 +133,11 @@ impl Cluster {
             SrvTarget { priority: 0, weight: 1, port: address.port(), target, addresses }
         });
         let answer = SrvAnswer { targets: targets.collect(), ttl: Duration::from_secs(5) };
-        self.world.dns().set(&service_name(Role::Log, &name(datacenter), ZONE), Ok(answer));
+        self.world.dns().set(&service_name(NodeRole::Log, &name(datacenter), ZONE), Ok(answer));
     }
 
     fn directory(&self, env: &Env) -> Directory {
-        Directory::start(env, ZONE, DATACENTERS.map(name).to_vec(), &[Role::Log], DirectoryOptions::default())
+        Directory::start(env, ZONE, DATACENTERS.map(name).to_vec(), &[NodeRole::Log], DirectoryOptions::default())
     }
 
     pub async fn start_all(&mut self) {
@@ -147,26 +150,24 @@ impl Cluster {
         let env = self.world.env(host);
         let directory = self.directory(&env);
         let machine = self.machines.get_mut(host).unwrap();
-        assert!(machine.role.is_none(), "{host} runs already");
+        assert!(machine.role.lock().unwrap().is_none(), "{host} runs already");
         let tls = machine.credentials.tls(&env).unwrap();
         let identity = tls.identity.clone();
         let endpoint = Endpoint::open(&env, machine.address, tls, EndpointOptions::wan([7; 64])).unwrap();
-        let role = Arc::new(OnceLock::new());
-        let service = LogService { identity, boot: env.random_u64(), role: role.clone() };
+        let service = LogService { identity, boot: env.random_u64(), role: machine.role.clone() };
         let peers = Peers::start(env.clone(), endpoint, Arc::new(service));
         let node = machine.node.clone();
         let options = LogOptions { node: node.node, datacenter: node.datacenter, ..self.options.clone() };
         let disk = Arc::new(machine.disk.clone());
         let started = LogRole::start(&env, options, peers, directory, disk, Bytes::from_static(FIRST_ENTRY));
-        let started = started.await.unwrap();
-        assert!(role.set(started.clone()).is_ok());
-        machine.role = Some(started);
+        *machine.role.lock().unwrap() = Some(started.await.unwrap());
     }
 
     /// The machine loses power, and what its disk has not synced.
     pub fn kill(&mut self, host: &str, loss: Loss) {
         let machine = self.machines.get_mut(host).unwrap();
-        assert!(machine.role.take().is_some(), "{host} does not run");
+        // What the machine's peers still held would else live on.
+        assert!(machine.role.lock().unwrap().take().is_some(), "{host} does not run");
         machine.disk.crash(loss);
         self.world.kill(host);
     }
@@ -174,16 +175,16 @@ impl Cluster {
     /// The machine gets an empty disk.
     pub fn wipe(&mut self, host: &str) {
         let machine = self.machines.get_mut(host).unwrap();
-        assert!(machine.role.is_none(), "{host} runs");
+        assert!(machine.role.lock().unwrap().is_none(), "{host} runs");
         machine.disk = SimDisk::new(&self.env.child("a new disk"), SimDiskOptions::default());
     }
 
     pub fn runs(&self, host: &str) -> bool {
-        self.machines[host].role.is_some()
+        self.machines[host].role.lock().unwrap().is_some()
     }
 
     pub fn info(&self, host: &str) -> Option<LogInfoReply> {
-        Some(self.machines[host].role.as_ref()?.info())
+        Some(self.machines[host].role.lock().unwrap().as_ref()?.info())
     }
 
     /// The leader that a majority of nodes agrees on and that runs.
@@ -229,7 +230,7 @@ impl Cluster {
     pub fn client(&mut self, datacenter: &str) -> RemoteLog {
         let host = format!("api-{datacenter}-{}", self.hosts.len());
         let env = self.world.env(&host);
-        let identity = Identity::node(name("beam"), name(datacenter), name(&host), vec![Role::Api]);
+        let identity = Identity::node(name("beam"), name(datacenter), name(&host), vec![NodeRole::Api]);
         let tls = self.authority.issue(&env, &identity, days(30)).unwrap().tls(&env).unwrap();
         let address = self.place(datacenter);
         let endpoint = Endpoint::open(&env, address, tls, EndpointOptions::wan([7; 64])).unwrap();
