@@ -444,7 +444,8 @@ mod tests {
         assert_eq!(verdict(None, &b, |_| {}), Ok(()), "who is not born takes the epoch of the first");
         let refused =
             |certified: &Identity, change: &dyn Fn(&mut Envelope)| verdict(Some(1), certified, change).unwrap_err();
-        let table: [(&dyn Fn(&mut Envelope), &str); 6] = [
+        type Change<'a> = &'a dyn Fn(&mut Envelope);
+        let table: [(Change<'_>, &str); 6] = [
             (&|e| e.cluster = name("other"), "the sender is of cluster other, this is beam"),
             (&|e| e.to = name("c"), "the message is for c, this is a"),
             (
