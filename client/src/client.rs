@@ -313,7 +313,8 @@ impl Client {
                     Retry::Later { .. } | Retry::Elsewhere | Retry::At(_) => lock(standing).failed(&node, env.now()),
                 }
                 // That time ran out says less than what went wrong before.
-                if error.code != Code::Deadline || last.is_none() {
+                let vague = matches!(error.code, Code::Deadline | Code::OutcomeUnknown | Code::Disconnected);
+                if !vague || last.is_none() {
                     last = Some((node, error));
                 }
                 if env.now() >= deadline {

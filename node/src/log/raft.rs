@@ -143,7 +143,7 @@ pub(super) struct Log {
     pub store: LogStore,
     pub raft: Raft<LogTypes, Machine>,
     pub birth: Birth,
-    pub queue: Queue,
+    pub(super) queue: Queue,
     pub heard: Heard,
     /// This node leads, but keeps silent: see `hush`.
     pub hushed: AtomicBool,

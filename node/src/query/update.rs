@@ -51,10 +51,10 @@ pub struct Changes {
 impl Update {
     /// Whether planning it asks the source anything. INSERT DATA and DELETE DATA do not.
     pub fn needs_read(&self) -> bool {
-        self.0.operations.iter().any(|operation| match operation {
-            Operation::DeleteInsert { .. } | Operation::Clear { .. } | Operation::Drop { .. } => true,
-            _ => false,
-        })
+        let reads = |operation: &Operation| {
+            matches!(operation, Operation::DeleteInsert { .. } | Operation::Clear { .. } | Operation::Drop { .. })
+        };
+        self.0.operations.iter().any(reads)
     }
 }
 

@@ -3,8 +3,8 @@
 use super::convert;
 use beam_wire::term::{Term, is_label};
 use flate2::bufread::MultiGzDecoder;
-use oxrdfio::{RdfFormat, RdfParseError, RdfParser, ReaderQuadParser};
 use nesting::Nesting;
+use oxrdfio::{RdfFormat, RdfParseError, RdfParser, ReaderQuadParser};
 use position::Position;
 pub use position::Progress;
 use std::fs::File;

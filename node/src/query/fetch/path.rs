@@ -18,6 +18,7 @@ use futures::future::BoxFuture;
 use spargebra::algebra::PropertyPathExpression as Path;
 use spargebra::term::{NamedNode, TermPattern};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,14 +200,14 @@ impl Fetch<'_> {
         }
         let mut ends = BTreeMap::new();
         for step in steps {
-            if !ends.contains_key(&step.to_string()) {
+            if let Entry::Vacant(end) = ends.entry(step.to_string()) {
                 let (predicate, not): (_, &[NamedNode]) = match step {
                     Path::NamedNode(p) => (Some(p), &[]),
                     Path::NegatedPropertySet(not) => (None, not),
                     _ => unreachable!("only single steps are listed"),
                 };
                 let found = self.edges(predicate, not, Way::Forward, None, ground).await?;
-                ends.insert(step.to_string(), found);
+                end.insert(found);
             }
         }
         Ok([first(path, Way::Forward, &ends), first(path, Way::Backward, &ends)])

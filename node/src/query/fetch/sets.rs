@@ -20,11 +20,6 @@ pub struct Out {
 }
 
 impl Out {
-    /// There are no rows.
-    pub fn nothing() -> Self {
-        Self { sets: Candidates::new(), empty: true }
-    }
-
     /// Adds what is known of the other half of a join.
     pub fn join(&mut self, other: Out) {
         narrow(&mut self.sets, &other.sets);
