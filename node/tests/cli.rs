@@ -54,6 +54,7 @@ impl Cluster {
             }
         }
         // Whatever it says later must not fill the pipe.
+        #[allow(clippy::disallowed_methods, reason = "this test runs processes, in real time")]
         std::thread::spawn(move || lines.for_each(drop));
         self.process = Some(process);
         for _ in 0..600 {
