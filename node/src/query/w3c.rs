@@ -8,7 +8,7 @@ use crate::rdf::convert::to_quad;
 use beam_wire::message::api::Shape;
 use oxrdf::dataset::CanonicalizationAlgorithm;
 use oxrdf::vocab::rdf;
-use oxrdf::{BlankNode, Dataset, Graph, GraphName, NamedNode, NamedNodeRef, NamedOrBlankNode, Quad, Term, TermRef};
+use oxrdf::{BlankNode, Dataset, Graph, GraphName, NamedNode, NamedOrBlankNode, Quad, Term, TermRef};
 use oxrdfio::{RdfFormat, RdfParser};
 use sparesults::{QueryResultsFormat, QueryResultsParser, SliceQueryResultsParserOutput};
 use std::collections::BTreeMap;
