@@ -11,8 +11,9 @@ use tokio::time::Instant;
 /// start.
 const COVER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long the log may take to name its end. A leader is replaced within two seconds.
-const TAIL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the log may take to name its end. A leader is replaced within two seconds; a log node without a majority says
+/// so after five, and its reason is better than ours.
+const TAIL_PATIENCE: Duration = Duration::from_secs(6);
 
 /// How long to wait for views to hear of a version before the log is asked for its end. Whoever just wrote
 /// it would else pay a round trip to the leader for reading it, while the news is on its way.

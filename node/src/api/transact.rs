@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long the log may take to acknowledge. Without a majority this is when a writer hears of it.
-const APPEND_PATIENCE: Duration = Duration::from_secs(5);
+const APPEND_PATIENCE: Duration = Duration::from_secs(6);
 
 /// What the outcome of a transaction depends on, besides the log.
 #[derive(Clone, Copy, Debug)]

@@ -114,7 +114,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 
 /// A runtime for commands and nodes.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(crate::query::STACK_BYTES).build()?)
 }
 
 /// How a command prints what there is to read.

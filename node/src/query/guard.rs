@@ -11,7 +11,7 @@ use super::error::QueryError;
 const DEPTH_MAX: usize = 64;
 
 /// Operators and keywords that nest the algebra one level deeper each. Measured: a chain of this
-/// length is parsed, evaluated and dropped on a stack of 2 MiB without optimisation.
+/// length is parsed, evaluated and dropped on a stack of [`super::STACK_BYTES`] without optimisation.
 const OPERATORS_MAX: usize = 1_000;
 
 /// Keywords that put what precedes them one level deeper.

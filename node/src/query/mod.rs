@@ -43,6 +43,10 @@ pub use update::{Changes, plan_update};
 
 use tokio::time::Instant;
 
+/// The stack of each thread that evaluates: parser and evaluator recurse as deep as the guard of
+/// texts allows, and frames are large in builds without optimisation.
+pub const STACK_BYTES: usize = 8 << 20;
+
 /// What one query may use.
 #[derive(Clone, Debug)]
 pub struct Limits {

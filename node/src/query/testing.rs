@@ -2,7 +2,7 @@
 
 use super::facts::{DEFAULT_GRAPH, Facts, Index, id_of};
 use super::source::{BATCH_MAX, Found, Source};
-use super::{Answer, Limits, Query, QueryError, evaluate};
+use super::{Answer, Limits, Query, QueryError, STACK_BYTES, evaluate};
 use crate::rdf::convert::{from_oxrdf, to_oxrdf};
 use beam_wire::env::{Dns, DnsError, Env, SrvAnswer};
 use beam_wire::error::CallError;
@@ -119,7 +119,12 @@ pub fn env() -> Env {
 
 /// Runs in a runtime of its own.
 pub fn run<F: Future>(f: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(f)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_stack_size(STACK_BYTES)
+        .build()
+        .expect("a runtime")
+        .block_on(f)
 }
 
 /// Evaluates over a source, with the default limits.
@@ -143,9 +148,9 @@ pub fn rows(answer: &Answer) -> Vec<Vec<Option<oxrdf::Term>>> {
     rows
 }
 
-/// Parses and evaluates on a thread with the stack of a tokio worker.
+/// Parses and evaluates on a thread with the stack of a worker.
 pub fn on_a_small_stack(query: String) {
-    let thread = std::thread::Builder::new().stack_size(2 << 20);
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
     let run = move || {
         if let Ok(query) = super::parse_query(&query, None) {
             answer(&query, &Memory::new([])).map(drop).unwrap_or_default();
