@@ -14,7 +14,7 @@ pub enum ClientError {
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
     /// DNS names no api node.
-    #[error("no api node can be found: {0}")]
+    #[error("no api node can be found")]
     NoApiNode(#[from] NobodyKnown),
     /// An api node refused the call, and others would too.
     #[error("{node}: {error}")]

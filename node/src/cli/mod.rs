@@ -16,6 +16,7 @@ mod topology;
 mod update;
 
 use clap::{Parser, Subcommand};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// A knowledge-graph database (RDF facts, SPARQL) that survives the loss of a whole datacenter.
@@ -57,7 +58,11 @@ const QUIET: &str = "warn,openraft=off,hickory_net=error,hickory_server=error";
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("BEAM_LOG").unwrap_or_else(|_| QUIET.into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let result = match arguments.command {
         Command::Demo(args) => demo::run(args),
         Command::Dev(args) => dev::run(args),

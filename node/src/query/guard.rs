@@ -12,7 +12,7 @@ const DEPTH_MAX: usize = 64;
 
 /// Operators and keywords that nest the algebra one level deeper each. Measured: a chain of this
 /// length is parsed, evaluated and dropped on a stack of [`super::STACK_BYTES`] without optimisation.
-const OPERATORS_MAX: usize = 1_000;
+const OPERATORS_MAX: usize = 250;
 
 /// Keywords that put what precedes them one level deeper.
 const NESTING: [&str; 6] = ["filter", "bind", "union", "optional", "minus", "let"];

@@ -45,7 +45,7 @@ use tokio::time::Instant;
 
 /// The stack of each thread that evaluates: parser and evaluator recurse as deep as the guard of
 /// texts allows, and frames are large in builds without optimisation.
-pub const STACK_BYTES: usize = 8 << 20;
+pub const STACK_BYTES: usize = 16 << 20;
 
 /// What one query may use.
 #[derive(Clone, Debug)]
