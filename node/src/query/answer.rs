@@ -5,14 +5,14 @@ use super::error::QueryError;
 use super::facts::{Facts, Id, Index, Quad};
 use super::fetch::{Dataset, Fetch, Graphs, Reads, looked_at};
 use super::local::Local;
-use super::parse::Query;
+use super::parse::{NEW_BLANK, Query};
 use super::source::{BATCH_MAX, Source};
 use crate::rdf::convert::{from_node, from_oxrdf, to_oxrdf};
 use beam_wire::env::Env;
 use beam_wire::message::api::{QueryReply, Shape};
 use beam_wire::{Term, TermId};
 use futures::StreamExt;
-use oxrdf::{GraphName, NamedNode, NamedOrBlankNode};
+use oxrdf::{BlankNode, GraphName, NamedNode, NamedOrBlankNode};
 use spareval::{CancellationToken, QueryEvaluationError, QueryEvaluator, QueryResults};
 use spargebra::algebra::GraphPattern;
 use spargebra::term::{NamedNodePattern, TermPattern, TriplePattern};
@@ -240,7 +240,9 @@ impl Run {
     }
 
     fn evaluate(&self, local: Local) -> Result<Evaluated, QueryError> {
-        let evaluator = QueryEvaluator::new().with_cancellation_token(self.token.clone());
+        let evaluator = QueryEvaluator::new()
+            .with_cancellation_token(self.token.clone())
+            .with_custom_function(NamedNode::new_unchecked(NEW_BLANK), new_blank);
         let mut prepared = evaluator.prepare(&self.query);
         if let Some(dataset) = self.query.dataset() {
             // FROM graphs were merged into the default graph as they were fetched.
@@ -285,6 +287,13 @@ impl Run {
         };
         Ok(Evaluated { shape, chunks: chunks.done, rows: chunks.rows })
     }
+}
+
+/// BNODE(text): one node for each text in each solution, and never one that the data knows.
+fn new_blank(arguments: &[oxrdf::Term]) -> Option<oxrdf::Term> {
+    let [oxrdf::Term::Literal(text), oxrdf::Term::BlankNode(solution)] = arguments else { return None };
+    let hash = blake3::hash(format!("{} {}", solution.as_str(), text.value()).as_bytes());
+    Some(BlankNode::new_unchecked(format!("b{}", &hash.to_hex()[..32])).into())
 }
 
 fn failed(e: QueryEvaluationError) -> QueryError {

@@ -19,6 +19,7 @@
 //! travels, joins have no statistics, COUNT counts what was fetched, and ORDER BY with LIMIT sorts all.
 
 mod answer;
+mod columns;
 #[cfg(test)]
 mod differential;
 mod error;
@@ -26,9 +27,13 @@ mod facts;
 mod fetch;
 mod guard;
 mod local;
+#[cfg(test)]
+mod oewn;
 mod overlay;
 mod parse;
 mod source;
+#[cfg(test)]
+mod stories;
 #[cfg(test)]
 mod testing;
 mod update;

@@ -1,19 +1,24 @@
 //! From text to algebra, checked for what Beam can do.
 //!
-//! Two rewrites make the rest simpler. Neither changes what a query means:
+//! Some rewrites make the rest simpler, and the evaluator agree with the standard:
 //!
 //! - Blank nodes in patterns become variables that no query can name, numbered in the order in which
 //!   they appear.
 //! - A path that may have length zero, from or to a constant, matches that constant even where the
 //!   data does not know it (SPARQL 1.1, 18.4, `ZeroLengthPath`). The evaluator wants it to be a node
 //!   of the graph, so outside of GRAPH such a path becomes a union with the constant itself.
+//! - VALUES inside of GRAPH has its rows in every graph: it is joined with the graphs themselves where
+//!   nothing else beside it names them.
+//! - BNODE with an argument makes a new node in every solution, the same for the same argument: it gets
+//!   a number of the solution to make it from ([`NEW_BLANK`]).
+//! - `SELECT *` shows variables in the order in which the query names them.
 
 use super::error::QueryError;
-use super::guard;
-use oxrdf::{BlankNode, Variable};
+use super::{columns, guard};
+use oxrdf::{BlankNode, NamedNode, Variable};
 use spargebra::SparqlParser;
 use spargebra::algebra::{
-    AggregateExpression, Expression, GraphPattern, OrderExpression, PropertyPathExpression as Path,
+    AggregateExpression, Expression, Function, GraphPattern, OrderExpression, PropertyPathExpression as Path,
 };
 use spargebra::term::{GroundTerm, Term, TermPattern, TriplePattern};
 use std::collections::HashMap;
@@ -30,6 +35,11 @@ pub struct Update(pub(super) spargebra::Update);
 pub fn parse_query(sparql: &str, base: Option<&str>) -> Result<Query, QueryError> {
     guard::check(sparql)?;
     let mut query = parser(base)?.parse_query(sparql).map_err(|e| syntax(&e))?;
+    if let spargebra::Query::Select { pattern, .. } = &mut query
+        && columns::selects_all(sparql)
+    {
+        columns::order(pattern);
+    }
     match &mut query {
         spargebra::Query::Select { pattern, .. }
         | spargebra::Query::Construct { pattern, .. }
@@ -86,7 +96,11 @@ fn syntax(error: &spargebra::SparqlSyntaxError) -> QueryError {
 #[derive(Default)]
 struct Rewrite {
     blanks: HashMap<BlankNode, Variable>,
+    solutions: usize,
 }
+
+/// The function that stands for BNODE with an argument. Its second argument is the solution's number.
+pub(super) const NEW_BLANK: &str = "urn:beam:function:new-blank";
 
 impl Rewrite {
     /// `named`: whether the pattern stands inside of GRAPH.
@@ -123,11 +137,11 @@ impl Rewrite {
                 self.pattern(inner, named)?;
                 self.expression(expr, named)
             }
-            GraphPattern::Extend { inner, expression, .. } => {
-                self.pattern(inner, named)?;
-                self.expression(expression, named)
+            GraphPattern::Extend { .. } => self.extends(pattern, named),
+            GraphPattern::Graph { inner, .. } => {
+                with_graph(inner);
+                self.pattern(inner, true)
             }
-            GraphPattern::Graph { inner, .. } => self.pattern(inner, true),
             GraphPattern::OrderBy { inner, expression } => {
                 self.pattern(inner, named)?;
                 expression.iter_mut().try_for_each(|e| match e {
@@ -150,6 +164,25 @@ impl Rewrite {
                 "SERVICE {name} is not supported: Beam opens no connections on behalf of a query"
             ))),
         }
+    }
+
+    /// A chain of BIND and the expressions of SELECT: one solution.
+    fn extends(&mut self, pattern: &mut GraphPattern, named: bool) -> Result<(), QueryError> {
+        let solution = Variable::new_unchecked(format!("_:solution{}", self.solutions));
+        let (mut at, mut numbered) = (pattern, false);
+        while let GraphPattern::Extend { inner, expression, .. } = at {
+            self.expression(expression, named)?;
+            numbered |= number_blanks(expression, &solution);
+            at = inner;
+        }
+        self.pattern(at, named)?;
+        if numbered {
+            self.solutions += 1;
+            let inner = Box::new(std::mem::take(at));
+            let expression = Expression::FunctionCall(Function::BNode, vec![]);
+            *at = GraphPattern::Extend { inner, variable: solution, expression };
+        }
+        Ok(())
     }
 
     fn expression(&mut self, expression: &mut Expression, named: bool) -> Result<(), QueryError> {
@@ -205,6 +238,56 @@ fn children(expression: &mut Expression) -> Vec<&mut Expression> {
 /// The term, if it holds no variable and no blank node.
 pub(super) fn ground(term: &TermPattern) -> Option<GroundTerm> {
     Term::try_from(term.clone()).ok()?.try_into().ok()
+}
+
+/// Turns each BNODE with an argument into one that also takes the number of the solution.
+fn number_blanks(expression: &mut Expression, solution: &Variable) -> bool {
+    let mut numbered = false;
+    for child in children(expression) {
+        numbered |= number_blanks(child, solution);
+    }
+    match expression {
+        Expression::FunctionCall(function @ Function::BNode, arguments) if arguments.len() == 1 => {
+            *function = Function::Custom(NamedNode::new_unchecked(NEW_BLANK));
+            arguments.push(solution.clone().into());
+            true
+        }
+        _ => numbered,
+    }
+}
+
+/// Joins a pattern inside of GRAPH with the graphs themselves, where it would not name them.
+fn with_graph(pattern: &mut GraphPattern) {
+    match pattern {
+        GraphPattern::Union { left, right } => {
+            with_graph(left);
+            with_graph(right);
+        }
+        GraphPattern::LeftJoin { left: inner, .. }
+        | GraphPattern::Minus { left: inner, .. }
+        | GraphPattern::Filter { inner, .. }
+        | GraphPattern::Extend { inner, .. } => with_graph(inner),
+        _ if names_graph(pattern) => {}
+        _ => {
+            let right = Box::new(std::mem::take(pattern));
+            *pattern = GraphPattern::Join { left: Box::default(), right };
+        }
+    }
+}
+
+/// Whether every row of a pattern inside of GRAPH tells the graph. Of what this does not look into,
+/// sub-selects above all, the evaluator knows best.
+fn names_graph(pattern: &GraphPattern) -> bool {
+    match pattern {
+        GraphPattern::Values { .. } => false,
+        GraphPattern::Join { left, right } => names_graph(left) || names_graph(right),
+        GraphPattern::Union { left, right } => names_graph(left) && names_graph(right),
+        GraphPattern::LeftJoin { left: inner, .. }
+        | GraphPattern::Minus { left: inner, .. }
+        | GraphPattern::Filter { inner, .. }
+        | GraphPattern::Extend { inner, .. } => names_graph(inner),
+        _ => true,
+    }
 }
 
 /// Whether a path matches from a node to itself without a fact.
