@@ -18,6 +18,8 @@ use tokio::time::Instant;
 
 /// Between attempts, when nobody leads or the leader is not confirmed yet.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
+/// How long before its deadline a call is told why it fails.
+const REASON_BEFORE: Duration = Duration::from_millis(100);
 /// How long one confirmation of the leader may take before it is asked for anew.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
 
@@ -139,7 +141,8 @@ impl ForLeader for LogDiscard {
 /// Answers a call here if this node leads, else where the leader is, until the deadline.
 async fn at_leader<C: ForLeader>(log: &Log, call: &C, deadline: Option<Instant>) -> Result<Version, CallError> {
     let latest = log.env.now() + log.options.append_timeout;
-    let deadline = deadline.map_or(latest, |d| d.min(latest));
+    // At its deadline a call is dropped without a word: the reason must be out before.
+    let deadline = deadline.map_or(latest, |d| d.checked_sub(REASON_BEFORE).unwrap_or(d).min(latest));
     match log.env.timeout_at(deadline, keep_asking(log, call, deadline)).await {
         Ok(answer) => answer,
         Err(_) => Err(match log.leads() {

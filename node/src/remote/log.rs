@@ -131,12 +131,18 @@ impl RemoteLog {
                 // One that hangs leaves time for the others.
                 let now = self.env.now();
                 let share = deadline.saturating_duration_since(now) / (count - asked);
-                last = match self.env.timeout_at(now + share, self.ask(node, call, now + share)).await {
+                // The node is to give its reason before we give up on it.
+                let asking = self.ask(node, call, now + share.mul_f64(0.9));
+                let trouble = match self.env.timeout_at(now + share, asking).await {
                     Ok(Ok(answer)) => return Ok(answer),
                     Ok(Err(e)) if !e.is_retryable() => return Err(e),
                     Ok(Err(e)) => e,
                     Err(_) => silent(node),
                 };
+                // That the others are silent says less than that there is no majority.
+                if last.code != Code::NoQuorum || trouble.code == Code::NoQuorum {
+                    last = trouble;
+                }
             }
             if self.env.now() + ROUND_PAUSE >= deadline {
                 return Err(last);
