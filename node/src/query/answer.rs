@@ -6,13 +6,15 @@ use super::facts::{Facts, Id, Index, Quad};
 use super::fetch::{Dataset, Fetch, Graphs, Reads, looked_at};
 use super::local::Local;
 use super::parse::{NEW_BLANK, Query};
+use super::plan::{ROW, plan};
 use super::source::{BATCH_MAX, Source};
+use super::work::{self, Work};
 use crate::rdf::convert::{from_node, from_oxrdf, to_oxrdf};
 use beam_wire::env::Env;
 use beam_wire::message::api::{QueryReply, Shape};
 use beam_wire::{Term, TermId};
 use futures::StreamExt;
-use oxrdf::{BlankNode, GraphName, NamedNode, NamedOrBlankNode};
+use oxrdf::{BlankNode, GraphName, Literal, NamedNode, NamedOrBlankNode};
 use spareval::{CancellationToken, QueryEvaluationError, QueryEvaluator, QueryResults};
 use spargebra::algebra::GraphPattern;
 use spargebra::term::{NamedNodePattern, TermPattern, TriplePattern};
@@ -83,7 +85,13 @@ async fn answer(query: &Query, source: &dyn Source, limits: &Limits, env: &Env) 
         fetch.pattern(pattern, &Graphs::Default, Default::default()).await?;
     }
     let mut stats = Stats { requests: fetch.lookups, ..Stats::default() };
-    let evaluated = finish(&query.0, fetch.facts, fetch.wanted, source, limits, env, &mut stats).await?;
+    let mut planned = query.0.clone();
+    let (Q::Select { pattern: p, .. }
+    | Q::Construct { pattern: p, .. }
+    | Q::Describe { pattern: p, .. }
+    | Q::Ask { pattern: p, .. }) = &mut planned;
+    *p = plan(pattern, &fetch.orders, false);
+    let evaluated = finish(planned, fetch.facts, fetch.wanted, source, limits, env, &mut stats).await?;
     Ok(Answer { shape: evaluated.shape, chunks: evaluated.chunks, stats })
 }
 
@@ -97,7 +105,9 @@ pub(super) async fn evaluate_rows(
     reads: &mut Reads,
     stats: &mut Stats,
 ) -> Result<Vec<Vec<Option<Term>>>, QueryError> {
-    let spargebra::Query::Select { pattern, .. } = select else { unreachable!("an update's WHERE selects") };
+    let spargebra::Query::Select { pattern, base_iri, dataset: using } = select else {
+        unreachable!("an update's WHERE selects")
+    };
     let mut variables = BTreeSet::new();
     looked_at(pattern, &mut variables);
     projected(pattern, &mut variables);
@@ -106,7 +116,9 @@ pub(super) async fn evaluate_rows(
     fetch.pattern(pattern, &Graphs::Default, Default::default()).await?;
     *reads = std::mem::take(&mut fetch.reads);
     stats.requests += fetch.lookups;
-    let found = finish(select, fetch.facts, fetch.wanted, source, limits, env, stats).await?;
+    let pattern = plan(pattern, &fetch.orders, false);
+    let planned = spargebra::Query::Select { dataset: using.clone(), pattern, base_iri: base_iri.clone() };
+    let found = finish(planned, fetch.facts, fetch.wanted, source, limits, env, stats).await?;
     let rows = found.chunks.into_iter().flat_map(|chunk| match chunk {
         QueryReply::Rows(rows) => rows,
         _ => vec![],
@@ -116,7 +128,7 @@ pub(super) async fn evaluate_rows(
 
 /// Fetches the wanted texts, and evaluates.
 pub(super) async fn finish(
-    query: &spargebra::Query,
+    query: spargebra::Query,
     facts: Facts,
     wanted: HashSet<Id>,
     source: &dyn Source,
@@ -234,15 +246,23 @@ enum RunError {
 
 impl Run {
     fn run(self) -> Result<Evaluated, RunError> {
-        let local = Local::new(self.index.clone());
-        let evaluated = self.evaluate(local.clone());
-        if local.text_missing() { Err(RunError::TextMissing) } else { evaluated.map_err(RunError::Failed) }
+        let work = Arc::new(Work::new(self.token.clone(), &self.query, self.bytes_max));
+        let local = Local::new(self.index.clone(), work.clone());
+        let evaluated = work::until_stopped(|| self.evaluate(local.clone(), work.clone()));
+        if local.text_missing() {
+            return Err(RunError::TextMissing);
+        }
+        evaluated.unwrap_or_else(Err).map_err(RunError::Failed)
     }
 
-    fn evaluate(&self, local: Local) -> Result<Evaluated, QueryError> {
+    fn evaluate(&self, local: Local, work: Arc<Work>) -> Result<Evaluated, QueryError> {
         let evaluator = QueryEvaluator::new()
             .with_cancellation_token(self.token.clone())
-            .with_custom_function(NamedNode::new_unchecked(NEW_BLANK), new_blank);
+            .with_custom_function(NamedNode::new_unchecked(NEW_BLANK), new_blank)
+            .with_custom_function(NamedNode::new_unchecked(ROW), move |_| {
+                work.row();
+                Some(Literal::from(true).into())
+            });
         let mut prepared = evaluator.prepare(&self.query);
         if let Some(dataset) = self.query.dataset() {
             // FROM graphs were merged into the default graph as they were fetched.
@@ -389,14 +409,16 @@ async fn describe(
     limits: &Limits,
     env: &Env,
 ) -> Result<Answer, QueryError> {
-    let spargebra::Query::Select { dataset, pattern, .. } = select else { unreachable!("made by the caller") };
+    let spargebra::Query::Select { dataset, pattern, base_iri } = select else { unreachable!("made by the caller") };
     let mut variables = BTreeSet::new();
     looked_at(pattern, &mut variables);
     projected(pattern, &mut variables);
     let mut fetch = Fetch::new(source, limits, Dataset::of(dataset.as_ref()), variables);
     fetch.pattern(pattern, &Graphs::Default, Default::default()).await?;
     let mut stats = Stats { requests: fetch.lookups, ..Stats::default() };
-    let found = finish(select, fetch.facts, fetch.wanted, source, limits, env, &mut stats).await?;
+    let planned = plan(pattern, &fetch.orders, false);
+    let planned = spargebra::Query::Select { dataset: dataset.clone(), pattern: planned, base_iri: base_iri.clone() };
+    let found = finish(planned, fetch.facts, fetch.wanted, source, limits, env, &mut stats).await?;
     stats.rows = 0;
     let mut next = BTreeSet::new();
     for chunk in found.chunks {

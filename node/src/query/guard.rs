@@ -21,6 +21,8 @@ const NESTING: [&str; 6] = ["filter", "bind", "union", "optional", "minus", "let
 pub fn check(text: &str) -> Result<(), QueryError> {
     let bytes = text.as_bytes();
     let (mut depth, mut operators, mut i) = (0usize, 0usize, 0usize);
+    // Where the braces of INSERT DATA or DELETE DATA opened: facts do not nest.
+    let mut data: Option<usize> = None;
     while i < bytes.len() {
         match bytes[i] {
             b'#' => i = end_of_line(bytes, i),
@@ -31,14 +33,20 @@ pub fn check(text: &str) -> Result<(), QueryError> {
                 if depth > DEPTH_MAX {
                     return Err(too_deep(text, i, format!("brackets nest deeper than {DEPTH_MAX}")));
                 }
-                operators += usize::from(bytes[i] == b'{');
+                operators += usize::from(bytes[i] == b'{' && data.is_none());
             }
-            b')' | b'}' | b']' => depth = depth.saturating_sub(1),
-            b'|' | b'&' | b'!' | b'^' | b'/' | b'+' | b'*' | b'=' => operators += 1,
-            b'-' if !follows_name(bytes, i) => operators += 1,
+            b')' | b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                data = data.filter(|opened| depth > *opened);
+            }
+            b'|' | b'&' | b'!' | b'^' | b'/' | b'+' | b'*' | b'=' if data.is_none() => operators += 1,
+            b'-' if data.is_none() && !follows_name(bytes, i) => operators += 1,
             c if c.is_ascii_alphabetic() && !follows_name(bytes, i) => {
                 let word = bytes[i..].iter().take_while(|c| c.is_ascii_alphabetic()).count();
                 let text = &text[i..i + word];
+                if text.eq_ignore_ascii_case("data") {
+                    data = Some(depth);
+                }
                 operators += usize::from(NESTING.iter().any(|k| text.eq_ignore_ascii_case(k)));
                 i += word - 1;
             }
@@ -104,6 +112,7 @@ mod tests {
         assert_eq!(at, Some((2, 9 + 63)));
         assert!(check(&chain(100_000)).is_err());
         assert!(check(&format!("ASK {{ FILTER({}1) }}", "!".repeat(100_000))).is_err());
+        assert!(check(&format!("INSERT DATA {{ <x:s> <x:p> 1 }} ; {}", chain(1_000))).is_err());
         assert!(check(&format!("ASK {{ {} }}", "{} UNION ".repeat(100_000))).is_err());
         assert!(check(&format!("ASK {{ {} }}", "OPTIONAL {} ".repeat(100_000))).is_err());
         assert!(check(&format!("ASK {{ {} }}", "FILTER(?x) ".repeat(100_000))).is_err());
@@ -119,6 +128,7 @@ mod tests {
             format!("#{text}\nASK {{}}"),
             format!("ASK {{ ?s ?p <http://x/{}> }}", "/+*".repeat(2000)),
             format!("ASK {{ VALUES ?x {{ {} }} }}", "ex:a-b-c ".repeat(10_000)),
+            format!("INSERT DATA {{ {} }}", "GRAPH <x:g> { <x:s> <x:p> -1, '''a''' ^^ <x:t> } ".repeat(2_000)),
             format!("ASK {{ VALUES (?x ?y) {{ {} }} }}", "(1 2)".repeat(10_000)),
         ] {
             assert_eq!(check(&query), Ok(()), "{}", &query[..40]);

@@ -1,6 +1,7 @@
 //! The fetched facts, as the evaluator reads them.
 
 use super::facts::{DEFAULT_GRAPH, Id, Index, Slice};
+use super::work::Work;
 use crate::rdf::convert::from_oxrdf;
 use beam_wire::TermId;
 use spareval::{InternalQuad, QueryableDataset};
@@ -16,6 +17,7 @@ pub struct Local(Rc<Inner>);
 
 struct Inner {
     index: Arc<Index>,
+    work: Arc<Work>,
     more: RefCell<More>,
     /// A text was needed that was not fetched: the answer is worth nothing. The evaluator takes some
     /// errors for an unbound value or even for true, so an error alone would not do.
@@ -43,8 +45,8 @@ pub enum Unreadable {
 
 impl Local {
     /// A dataset of all these facts.
-    pub fn new(index: Arc<Index>) -> Self {
-        Self(Rc::new(Inner { index, more: RefCell::default(), text_missing: Cell::new(false) }))
+    pub fn new(index: Arc<Index>, work: Arc<Work>) -> Self {
+        Self(Rc::new(Inner { index, work, more: RefCell::default(), text_missing: Cell::new(false) }))
     }
 
     /// Whether the evaluation met a term without its text.
@@ -68,6 +70,7 @@ impl Iterator for Quads {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
+            self.inner.work.fact();
             let [subject, predicate, object, graph] = self.inner.index.next(&mut self.slice)?;
             let fits = self.subject.is_none_or(|s| s == subject)
                 && self.predicate.is_none_or(|p| p == predicate)

@@ -31,6 +31,7 @@ mod local;
 mod oewn;
 mod overlay;
 mod parse;
+mod plan;
 mod source;
 #[cfg(test)]
 mod stories;
@@ -39,6 +40,7 @@ mod testing;
 mod update;
 #[cfg(test)]
 mod w3c;
+mod work;
 
 pub use answer::{Answer, CHUNK_BYTES, Stats, evaluate};
 pub use error::QueryError;

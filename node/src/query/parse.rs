@@ -14,6 +14,7 @@
 //! - `SELECT *` shows variables in the order in which the query names them.
 
 use super::error::QueryError;
+use super::fetch::expressions::children_mut;
 use super::{columns, guard};
 use oxrdf::{BlankNode, NamedNode, Variable};
 use spargebra::SparqlParser;
@@ -188,7 +189,7 @@ impl Rewrite {
     fn expression(&mut self, expression: &mut Expression, named: bool) -> Result<(), QueryError> {
         match expression {
             Expression::Exists(pattern) => self.pattern(pattern, named),
-            _ => children(expression).into_iter().try_for_each(|e| self.expression(e, named)),
+            _ => children_mut(expression).into_iter().try_for_each(|e| self.expression(e, named)),
         }
     }
 
@@ -208,33 +209,6 @@ impl Rewrite {
     }
 }
 
-/// The expressions that an expression is made of; none for EXISTS.
-fn children(expression: &mut Expression) -> Vec<&mut Expression> {
-    match expression {
-        Expression::NamedNode(_)
-        | Expression::Literal(_)
-        | Expression::Variable(_)
-        | Expression::Bound(_)
-        | Expression::Exists(_) => vec![],
-        Expression::UnaryPlus(a) | Expression::UnaryMinus(a) | Expression::Not(a) => vec![a],
-        Expression::Or(a, b)
-        | Expression::And(a, b)
-        | Expression::Equal(a, b)
-        | Expression::SameTerm(a, b)
-        | Expression::Greater(a, b)
-        | Expression::GreaterOrEqual(a, b)
-        | Expression::Less(a, b)
-        | Expression::LessOrEqual(a, b)
-        | Expression::Add(a, b)
-        | Expression::Subtract(a, b)
-        | Expression::Multiply(a, b)
-        | Expression::Divide(a, b) => vec![a, b],
-        Expression::If(a, b, c) => vec![a, b, c],
-        Expression::In(a, list) => std::iter::once(&mut **a).chain(list).collect(),
-        Expression::Coalesce(list) | Expression::FunctionCall(_, list) => list.iter_mut().collect(),
-    }
-}
-
 /// The term, if it holds no variable and no blank node.
 pub(super) fn ground(term: &TermPattern) -> Option<GroundTerm> {
     Term::try_from(term.clone()).ok()?.try_into().ok()
@@ -243,7 +217,7 @@ pub(super) fn ground(term: &TermPattern) -> Option<GroundTerm> {
 /// Turns each BNODE with an argument into one that also takes the number of the solution.
 fn number_blanks(expression: &mut Expression, solution: &Variable) -> bool {
     let mut numbered = false;
-    for child in children(expression) {
+    for child in children_mut(expression) {
         numbered |= number_blanks(child, solution);
     }
     match expression {

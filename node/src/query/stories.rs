@@ -123,6 +123,23 @@ fn too_large_a_query_is_refused_and_names_the_pattern() {
 }
 
 #[test]
+fn a_query_ends_at_its_deadline() {
+    let text: String = (0..300).map(|i| format!(":s{i} :p {i} .")).collect();
+    let source = memory(&text);
+    let query = parse_query(
+        &format!("{PREFIX} SELECT (COUNT(*) AS ?n) {{ ?a :p ?b . ?c :p ?d . ?e :p ?f . ?g :p ?h . ?i :p ?j }}"),
+        None,
+    )
+    .unwrap();
+    let late = run(async {
+        let env = env();
+        let limits = Limits { deadline: Some(env.now() + Duration::from_millis(300)), ..Limits::default() };
+        evaluate(&query, &source, limits, &env).await
+    });
+    assert_eq!(late, Err(QueryError::Deadline));
+}
+
+#[test]
 fn what_is_not_sparql_is_told_with_its_place() {
     let e = parse_query("SELECT ?x\nWHERE { ?x :p }", None).unwrap_err();
     assert!(matches!(e, QueryError::Syntax { at: Some((2, _)), .. }), "{e}");

@@ -37,22 +37,23 @@
 //! Statistics: the order of a join follows from the number of candidates alone, and is decided anew
 //! after each look-up. Counts are fetched as facts.
 
-mod expression;
+pub mod expressions;
 mod leaf;
 mod path;
 mod reads;
 mod sets;
 
-pub use expression::looked_at;
+pub use expressions::looked_at;
 pub use leaf::Graphs;
 pub use reads::Reads;
 pub use sets::{Candidates, Out, Set};
 
 use super::error::QueryError;
 use super::facts::{Facts, Id, id_of};
+use super::plan::{Orders, address};
 use super::{Limits, Source};
 use beam_wire::TermId;
-use expression::{demands, exists, of_aggregate, of_order};
+use expressions::{demands, exists, of_aggregate, of_order};
 use futures::future::BoxFuture;
 use leaf::Triple;
 use sets::{both, contains, either, narrow, only, set};
@@ -101,16 +102,21 @@ pub struct Fetch<'s> {
     pub reads: Reads,
     /// Look-ups sent.
     pub lookups: u32,
+    /// In which order the parts of joins were fetched.
+    pub orders: Orders,
     fresh: usize,
 }
 
 /// One part of a join.
 #[derive(Clone, Copy)]
-enum Part<'p> {
+pub enum Part<'p> {
+    /// A triple pattern.
     Triple(&'p spargebra::term::TriplePattern),
+    /// Subject, path, object.
     Path(&'p TermPattern, &'p PropertyPathExpression, &'p TermPattern),
     /// An empty group inside of GRAPH: the graphs themselves.
     Graph,
+    /// Anything else.
     Other(&'p GraphPattern),
 }
 
@@ -118,7 +124,7 @@ impl<'s> Fetch<'s> {
     /// Begins with no facts.
     pub fn new(source: &'s dyn Source, limits: &'s Limits, dataset: Dataset, looked_at: BTreeSet<String>) -> Self {
         let (facts, wanted, reads) = (Facts::new(), HashSet::new(), Reads::default());
-        Self { source, limits, dataset, looked_at, facts, wanted, reads, lookups: 0, fresh: 0 }
+        Self { source, limits, dataset, looked_at, facts, wanted, reads, lookups: 0, orders: Orders::new(), fresh: 0 }
     }
 
     /// Fetches what a pattern needs for its rows of interest: see the promise above.
@@ -144,8 +150,10 @@ impl<'s> Fetch<'s> {
         match pattern {
             GraphPattern::Bgp { .. } | GraphPattern::Path { .. } | GraphPattern::Join { .. } => {
                 let mut parts = vec![];
-                flatten(pattern, graphs, &mut parts);
-                self.join(parts, graphs, c).await
+                flatten(pattern, *graphs != Graphs::Default, &mut parts);
+                let (out, order) = self.join(parts, graphs, c).await?;
+                self.orders.insert(address(pattern), order);
+                Ok(out)
             }
             GraphPattern::LeftJoin { left, right, expression } => {
                 let a = self.pattern(left, graphs, c).await?;
@@ -276,13 +284,21 @@ impl<'s> Fetch<'s> {
     }
 
     /// Cheapest part first, by what is known then; each part narrows the rest.
-    async fn join<'p>(&mut self, mut parts: Vec<Part<'p>>, graphs: &Graphs, c: Candidates) -> Result<Out, QueryError> {
-        let mut known = c;
+    async fn join<'p>(
+        &mut self,
+        parts: Vec<Part<'p>>,
+        graphs: &Graphs,
+        c: Candidates,
+    ) -> Result<(Out, Vec<usize>), QueryError> {
+        let (mut known, mut order) = (c, vec![]);
+        let mut parts: Vec<(usize, Part<'p>)> = parts.into_iter().enumerate().collect();
         let mut out = Out::default();
         while !parts.is_empty() && !out.empty {
-            let costs = parts.iter().enumerate().map(|(i, part)| (self.part_cost(part, graphs, &known), i));
+            let costs = parts.iter().enumerate().map(|(i, (_, part))| (self.part_cost(part, graphs, &known), i));
             let (_, cheapest) = costs.min().expect("there are parts");
-            let next = match parts.remove(cheapest) {
+            let (number, part) = parts.remove(cheapest);
+            order.push(number);
+            let next = match part {
                 Part::Triple(t) => {
                     let triple = Triple::new(t);
                     self.triple(&triple, graphs, &known).await?
@@ -294,7 +310,7 @@ impl<'s> Fetch<'s> {
             narrow(&mut known, &next.sets);
             out.join(next);
         }
-        Ok(out)
+        Ok((out, order))
     }
 
     /// What a pattern is likely to cost, in facts: good enough to tell which of two to fetch first.
@@ -302,7 +318,7 @@ impl<'s> Fetch<'s> {
         match pattern {
             GraphPattern::Bgp { .. } | GraphPattern::Path { .. } | GraphPattern::Join { .. } => {
                 let mut parts = vec![];
-                flatten(pattern, graphs, &mut parts);
+                flatten(pattern, *graphs != Graphs::Default, &mut parts);
                 parts.iter().map(|part| self.part_cost(part, graphs, c)).min().unwrap_or(0)
             }
             GraphPattern::Values { .. } => 0,
@@ -395,15 +411,16 @@ impl<'s> Fetch<'s> {
     }
 }
 
-/// The parts of nested joins: the order in which they are written does not matter.
-fn flatten<'p>(pattern: &'p GraphPattern, graphs: &Graphs, parts: &mut Vec<Part<'p>>) {
+/// The parts of nested joins: the order in which they are written does not matter. `named`: whether
+/// the pattern stands inside of GRAPH.
+pub fn flatten<'p>(pattern: &'p GraphPattern, named: bool, parts: &mut Vec<Part<'p>>) {
     match pattern {
-        GraphPattern::Bgp { patterns } if patterns.is_empty() && *graphs != Graphs::Default => parts.push(Part::Graph),
+        GraphPattern::Bgp { patterns } if patterns.is_empty() && named => parts.push(Part::Graph),
         GraphPattern::Bgp { patterns } => parts.extend(patterns.iter().map(Part::Triple)),
         GraphPattern::Path { subject, path, object } => parts.push(Part::Path(subject, path, object)),
         GraphPattern::Join { left, right } => {
-            flatten(left, graphs, parts);
-            flatten(right, graphs, parts);
+            flatten(left, named, parts);
+            flatten(right, named, parts);
         }
         other => parts.push(Part::Other(other)),
     }
