@@ -72,7 +72,7 @@ impl Work {
     }
 
     fn check(&self, n: u64) {
-        if n % 64 == 0 && self.token.is_cancelled() {
+        if n.is_multiple_of(64) && self.token.is_cancelled() {
             stop(QueryError::Deadline);
         }
     }
