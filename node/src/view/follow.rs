@@ -7,6 +7,7 @@
 use super::apply::{Applied, Applier, ApplyError, Run};
 use super::status::Board;
 use super::store::{StorageError, Store};
+use beam_wire::command::Command;
 use beam_wire::env::Env;
 use beam_wire::message::log::{Entries, Entry};
 use beam_wire::message::view::ViewState;
@@ -16,12 +17,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bodies in one run: some 25,000 facts. Larger runs are not cheaper, and hold memory several times as long.
-const RUN_BYTES: usize = 1 << 20;
+/// Commands in one run, before compression: some 25,000 facts. A run holds many times its size in memory,
+/// and a look-up for the newest version waits for its end.
+const RUN_BYTES: usize = 384 << 10;
 /// Entries in one run, whatever their size.
 const RUN_ENTRIES: usize = 4096;
-/// Bodies that wait: enough to keep the applying thread busy while the network delivers more.
-const WAITING_BYTES: usize = 4 << 20;
+/// Commands that wait, before compression: enough to keep the applying thread busy while the network delivers more.
+const WAITING_BYTES: usize = 2 << 20;
 /// How often what was applied is put onto the disk.
 const PERSIST_EVERY: Duration = Duration::from_secs(1);
 
@@ -214,6 +216,6 @@ impl Waiting {
 fn bytes(entry: &Entry) -> usize {
     match entry {
         Entry::Skip => 64,
-        Entry::Data { body, .. } => 64 + body.len(),
+        Entry::Data { body, .. } => 64 + Command::bytes_of(body),
     }
 }

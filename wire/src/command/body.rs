@@ -67,6 +67,17 @@ impl Command {
         }
     }
 
+    /// How many bytes a body says that its command has before compression: what decoding it will
+    /// take, for those who decode many. Bodies that are no command may say anything.
+    pub fn bytes_of(body: &[u8]) -> usize {
+        match body.get(HEADER_BYTES - 1..) {
+            Some([LZ4, a, b, c, d, ..]) => {
+                (u32::from_le_bytes([*a, *b, *c, *d]) as usize).clamp(body.len(), COMMAND_BYTES_MAX.max(body.len()))
+            }
+            _ => body.len(),
+        }
+    }
+
     /// Reads and checks a body: everything that can be wrong with a command by itself.
     pub fn decode(body: &[u8]) -> Result<Command, CommandError> {
         Ok(Self::decode_with_ids(body)?.0)

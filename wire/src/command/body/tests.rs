@@ -45,6 +45,21 @@ fn commands_come_back() {
 }
 
 #[test]
+fn a_body_says_how_large_its_command_is() {
+    let small = Command::Upgrade(2).encode();
+    assert_eq!(Command::bytes_of(&small), small.len());
+    let mut large = transact();
+    large.terms[2] = Term::string("o".repeat(5000));
+    let (command, body) = (Command::Transact(large.clone()), Command::Transact(large).encode());
+    assert!(body.len() < 1000, "it was compressed to {}", body.len());
+    assert_eq!(Command::bytes_of(&body), codec::encode(&command).len());
+    // Whatever nonsense says is bounded.
+    assert_eq!(Command::bytes_of(&[1, 0, LZ4, 0xff, 0xff, 0xff, 0xff]), COMMAND_BYTES_MAX);
+    assert_eq!(Command::bytes_of(&[1, 0, LZ4, 0, 0, 0, 0]), 7);
+    assert_eq!(Command::bytes_of(&[]), 0);
+}
+
+#[test]
 fn ids_come_with_the_command() {
     let (command, ids) = Command::decode_with_ids(&Command::Transact(transact()).encode()).unwrap();
     assert_eq!(command, Command::Transact(transact()));
