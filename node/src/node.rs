@@ -308,7 +308,7 @@ impl Service for Roles {
         let running = self.running();
         let served = match call.kind {
             Hello => None,
-            LogAppend | LogRead | LogTail | LogInfo | LogDiscard | RaftPipe | RaftVote | RaftSnapshot
+            LogAppend | LogRead | LogTail | LogInfo | LogDiscard | LogStatus | RaftPipe | RaftVote | RaftSnapshot
             | RaftTransfer | RaftHeartbeat => running.log.as_ref().map(|log| log.serve(call)),
             ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount => {
                 running.view.as_ref().map(|view| view.serve(call))

@@ -186,6 +186,21 @@ fn log_info() -> LogInfoReply {
     }
 }
 
+fn log_status() -> LogStatusReply {
+    LogStatusReply {
+        info: log_info(),
+        last_term: Some(9),
+        epochs: vec![EpochBegan { epoch: Epoch(3), kept: LogIndex(5000) }],
+        drained: vec![name("ie")],
+        free_bytes: Some(1 << 32),
+        full: false,
+        heartbeat_ms: 150,
+        lease_ms: 350,
+        round_trips: vec![RoundTrip { node: name("log-va"), micros: 60_125 }],
+        warnings: vec!["log-ie does not answer".into()],
+    }
+}
+
 fn view_status() -> ViewStatusReply {
     ViewStatusReply {
         epoch: Some(Epoch(3)),
@@ -291,6 +306,12 @@ fn of_kind(samples: &mut Samples, kind: Kind) -> [&'static str; 3] {
         Kind::LogDiscard => {
             samples.add("one", LogDiscard { epoch: Epoch(3), before: LogIndex(1000), forwarded: true });
             names::<LogDiscard>(kind)
+        }
+        Kind::LogStatus => {
+            samples.add("one", LogStatus);
+            samples.add("drained", log_status());
+            samples.add("full", LogStatusReply { last_term: None, free_bytes: None, full: true, ..log_status() });
+            names::<LogStatus>(kind)
         }
         Kind::RaftPipe => raft!(RaftPipe),
         Kind::RaftVote => raft!(RaftVote),
@@ -521,7 +542,8 @@ fn bytes_are_what_they_always_were() {
 #[test]
 fn every_type_of_a_message_has_golden_bytes() {
     /// Held by the samples of the replies that contain them.
-    const PARTS: [&str; 7] = ["Member", "Served", "ViewState", "Lane", "Entry", "Proposal", "Envelope"];
+    const PARTS: [&str; 9] =
+        ["Member", "EpochBegan", "RoundTrip", "Served", "ViewState", "Lane", "Entry", "Proposal", "Envelope"];
     let messages = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/message");
     let mut missing = Vec::new();
     for entry in std::fs::read_dir(messages).unwrap() {

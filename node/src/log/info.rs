@@ -1,12 +1,13 @@
 //! What a log node says of itself, its newest index, and how entries are let go.
 
 use super::append::AppendError;
+use super::network::QUICK;
 use super::raft::{Leads, Log};
 use super::types::LogCommand;
 use beam_wire::error::{CallError, Code};
 use beam_wire::ids::{LogIndex, Name, Version};
 use beam_wire::message::Call;
-use beam_wire::message::log::{LogDiscard, LogInfoReply, LogTail, Member};
+use beam_wire::message::log::{LogDiscard, LogInfoReply, LogStatusReply, LogTail, Member, RoundTrip};
 use beam_wire::quic::Lane;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, RaftError};
@@ -54,6 +55,37 @@ pub(super) fn info(log: &Log) -> LogInfoReply {
         leader: metrics.current_leader.and_then(|id| membership.get_node(&id)).map(|n| n.node.clone()),
         members: members.collect(),
     }
+}
+
+/// How this node is.
+pub(super) async fn status(log: &Log) -> LogStatusReply {
+    let machine = log.store.machine();
+    let ms = |d: Duration| u32::try_from(d.as_millis()).unwrap_or(u32::MAX);
+    LogStatusReply {
+        info: info(log),
+        last_term: log.store.state().last.map(|id| id.leader_id.term),
+        epochs: machine.course.epochs.clone(),
+        drained: machine.course.drained.iter().cloned().collect(),
+        free_bytes: None,
+        full: false,
+        heartbeat_ms: ms(log.options.heartbeat),
+        lease_ms: ms(log.options.election_max),
+        round_trips: round_trips(log).await,
+        warnings: Vec::new(),
+    }
+}
+
+/// To the other log nodes that this one is connected to.
+async fn round_trips(log: &Log) -> Vec<RoundTrip> {
+    /// A connection that is there is given at once.
+    const AT_ONCE: Duration = Duration::from_millis(1);
+    let others = log.options.members.iter().filter(|member| member.node != log.options.node);
+    let asked = others.map(|member| async {
+        let peer = log.env.timeout(AT_ONCE, log.network.peer(&member.node, QUICK)).await.ok()?.ok()?;
+        let micros = u32::try_from(peer.rtt().as_micros()).unwrap_or(u32::MAX);
+        Some(RoundTrip { node: member.node.clone(), micros })
+    });
+    futures::future::join_all(asked).await.into_iter().flatten().collect()
 }
 
 /// The newest index: of this node, or at least everything that was acknowledged before the call.

@@ -7,7 +7,8 @@
 use super::meta::MachineState;
 use super::store::LogStore;
 use super::types::{
-    Entry, LogCommand, LogId, LogTypes, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Watch, WatchSender,
+    Entry, EpochBegan, LogCommand, LogId, LogTypes, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Watch,
+    WatchSender,
 };
 use futures::{Stream, StreamExt};
 use openraft::async_runtime::WatchSender as _;
@@ -66,6 +67,15 @@ impl Machine {
             EntryPayload::Normal(LogCommand::Discard { before }) => {
                 if let Some(last) = (*before).min(entry.log_id.index).checked_sub(1) {
                     self.discard(last).await?;
+                }
+            }
+            EntryPayload::Normal(LogCommand::Drain { datacenters }) => {
+                self.state.course.drained.clone_from(datacenters);
+            }
+            EntryPayload::Normal(LogCommand::Begin { epoch, kept, .. }) => {
+                // After a restart, and after a snapshot, it may be known already.
+                if self.state.course.epochs.last().is_none_or(|last| last.epoch < *epoch) {
+                    self.state.course.epochs.push(EpochBegan { epoch: *epoch, kept: *kept });
                 }
             }
         }
@@ -155,6 +165,7 @@ impl RaftStateMachine<LogTypes> for Machine {
             applied: meta.last_log_id,
             discarded: meta.last_log_id,
             memberships: vec![meta.last_membership.clone()],
+            course: data.course.clone(),
         };
         self.store.set_machine(Arc::new(self.state.clone()))?;
         self.store.save().await?;
@@ -184,7 +195,8 @@ impl RaftSnapshotBuilder<LogTypes> for Builder {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let at = self.state.discarded.max(self.store.state().purged).or(self.state.applied);
         let meta = SnapshotMeta { last_log_id: at, last_membership: self.state.membership_at(at) };
-        let snapshot = Snapshot { meta, snapshot: SnapshotData { epoch: self.store.epoch() } };
+        let snapshot =
+            Snapshot { meta, snapshot: SnapshotData { epoch: self.store.epoch(), course: self.state.course.clone() } };
         *self.built.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot.clone());
         Ok(snapshot)
     }

@@ -5,7 +5,7 @@
 use super::disk::{Disk, DiskFile};
 use super::store::StoreError;
 use super::stored::{StoredLogId, StoredMembers, StoredVote};
-use super::types::{LogId, StoredMembership, Vote};
+use super::types::{Course, LogId, StoredMembership, Vote};
 use beam_wire::codec::{self, DecodeError};
 use beam_wire::ids::{Epoch, Name};
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The format of the metadata that this version writes, and the only one that it reads.
-pub const META_FORMAT: u32 = 1;
+/// The format of the metadata that this version writes.
+pub const META_FORMAT: u32 = 2;
+/// The oldest format that it reads. What later formats have added is then as in an empty log.
+pub const META_FORMAT_MIN: u32 = 1;
 /// The file's name.
 pub const META: &str = "meta";
 /// Its name until its first commit is durable: a torn first commit must not count as existing.
@@ -64,6 +66,8 @@ pub struct MachineState {
     pub discarded: Option<LogId>,
     /// The membership at `discarded` (or the first one), and all later ones, in order.
     pub memberships: Vec<StoredMembership>,
+    /// What the log's own commands have made of it.
+    pub course: Course,
 }
 
 impl MachineState {
@@ -162,6 +166,7 @@ fn encode(state: &MetaState) -> BTreeMap<&'static str, Vec<u8>> {
         ("committed", id(&state.committed)),
         ("purged", id(&state.purged)),
         ("machine", codec::encode(&machine)),
+        ("course", codec::encode(&state.machine.course)),
         ("segments", codec::encode(&state.segments)),
         ("next_segment", codec::encode(&state.next_segment)),
     ])
@@ -170,11 +175,11 @@ fn encode(state: &MetaState) -> BTreeMap<&'static str, Vec<u8>> {
 fn decode(found: &BTreeMap<String, Vec<u8>>) -> Result<MetaState, StoreError> {
     let corrupt = |why: String| StoreError::Corrupt { file: META.into(), why };
     let format = found.get("format").and_then(|v| Some(u32::from_le_bytes(v.as_slice().try_into().ok()?)));
-    match format {
-        Some(META_FORMAT) => {}
+    let format = match format {
+        Some(format @ META_FORMAT_MIN..=META_FORMAT) => format,
         Some(found) => return Err(StoreError::UnknownFormat { file: META.into(), found, known: META_FORMAT }),
         None => return Err(corrupt("it has no format number".into())),
-    }
+    };
     let id = |id: Option<StoredLogId>| id.map(LogId::from);
     let machine: StoredMachine = value(found, "machine")?;
     let memberships = machine.memberships.into_iter().map(TryInto::try_into).collect::<Result<_, DecodeError>>();
@@ -182,6 +187,7 @@ fn decode(found: &BTreeMap<String, Vec<u8>>) -> Result<MetaState, StoreError> {
         applied: id(machine.applied),
         discarded: id(machine.discarded),
         memberships: memberships.map_err(|e| corrupt(format!("machine: {e}")))?,
+        course: if format < 2 { Course::default() } else { value(found, "course")? },
     };
     Ok(MetaState {
         raft_id: value(found, "raft_id")?,

@@ -75,7 +75,7 @@ impl LogRole {
     pub fn answers(kind: Kind) -> bool {
         use Kind::*;
         let raft = matches!(kind, RaftPipe | RaftVote | RaftSnapshot | RaftTransfer | RaftHeartbeat);
-        raft || matches!(kind, LogAppend | LogRead | LogTail | LogInfo | LogDiscard)
+        raft || matches!(kind, LogAppend | LogRead | LogTail | LogInfo | LogDiscard | LogStatus)
     }
 
     /// Answers a call.

@@ -236,7 +236,7 @@ pub fn weight(entry: &Entry) -> usize {
     /// An origin and the rest, in memory and on the wire.
     const FIXED: usize = 128;
     match &entry.payload {
-        EntryPayload::Normal(LogCommand::Data { body, .. }) => FIXED + body.len(),
+        EntryPayload::Normal(LogCommand::Data { body, .. } | LogCommand::Begin { body, .. }) => FIXED + body.len(),
         _ => FIXED,
     }
 }

@@ -36,6 +36,10 @@ pub(super) async fn serve(log: Arc<Log>, call: Incoming) -> Result<(), CallError
             let mut call: Handle<message::LogInfo> = call.open()?;
             call.reply(&info::info(&log)).await
         }
+        Kind::LogStatus => {
+            let mut call: Handle<message::LogStatus> = call.open()?;
+            call.reply(&info::status(&log).await).await
+        }
         Kind::LogDiscard => {
             let mut call: Handle<message::LogDiscard> = call.open()?;
             let version = info::discard(&log, &call.request, call.deadline).await?;

@@ -3,7 +3,7 @@
 
 use super::types::{Entry, LogCommand, LogId, LogNode, Membership, StoredMembership, Vote};
 use beam_wire::codec::{self, DecodeError};
-use beam_wire::ids::Origin;
+use beam_wire::ids::{Epoch, LogIndex, Name, Origin};
 use bytes::Bytes;
 use openraft::EntryPayload;
 use openraft::errors::MembershipError;
@@ -63,6 +63,8 @@ enum StoredPayload {
     Membership(StoredConfig),
     Data { origin: Origin, body: Bytes },
     Discard { before: u64 },
+    Drain { datacenters: BTreeSet<Name> },
+    Begin { epoch: Epoch, kept: LogIndex, origin: Origin, body: Bytes },
 }
 
 /// The value that lies at the entry's index.
@@ -74,6 +76,12 @@ pub fn encode_entry(entry: &Entry) -> Vec<u8> {
             StoredPayload::Data { origin: origin.clone(), body: body.clone() }
         }
         EntryPayload::Normal(LogCommand::Discard { before }) => StoredPayload::Discard { before: *before },
+        EntryPayload::Normal(LogCommand::Drain { datacenters }) => {
+            StoredPayload::Drain { datacenters: datacenters.clone() }
+        }
+        EntryPayload::Normal(LogCommand::Begin { epoch, kept, origin, body }) => {
+            StoredPayload::Begin { epoch: *epoch, kept: *kept, origin: origin.clone(), body: body.clone() }
+        }
     };
     let leader = entry.log_id.leader_id;
     let stored = StoredEntry { term: leader.term, leader: leader.node_id, payload };
@@ -103,6 +111,10 @@ pub fn decode_entry(index: u64, bytes: &[u8]) -> Result<Entry, EntryError> {
         StoredPayload::Membership(m) => EntryPayload::Membership(m.try_into().map_err(malformed)?),
         StoredPayload::Data { origin, body } => EntryPayload::Normal(LogCommand::Data { origin, body }),
         StoredPayload::Discard { before } => EntryPayload::Normal(LogCommand::Discard { before }),
+        StoredPayload::Drain { datacenters } => EntryPayload::Normal(LogCommand::Drain { datacenters }),
+        StoredPayload::Begin { epoch, kept, origin, body } => {
+            EntryPayload::Normal(LogCommand::Begin { epoch, kept, origin, body })
+        }
     };
     let leader = LeaderId { term: stored.term, node_id: stored.leader };
     Ok(Entry { log_id: LogId::new(leader, index), payload })
@@ -196,11 +208,20 @@ mod tests {
     #[test]
     fn entries_have_these_bytes() {
         let origin = Origin { node: "a".parse().unwrap(), boot: 1, sequence: 2 };
+        let drained = BTreeSet::from(["ie".parse().unwrap(), "va".parse().unwrap()]);
+        let begin = LogCommand::Begin {
+            epoch: Epoch(2),
+            kept: LogIndex(300),
+            origin: Origin { node: "a".parse().unwrap(), boot: 1, sequence: 2 },
+            body: vec![7, 8, 9].into(),
+        };
         let golden = [
             (entry(EntryPayload::Blank), GOLDEN_BLANK),
             (entry(EntryPayload::Membership(members())), GOLDEN_MEMBERSHIP),
             (entry(EntryPayload::Normal(LogCommand::Data { origin, body: vec![7, 8, 9].into() })), GOLDEN_DATA),
             (entry(EntryPayload::Normal(LogCommand::Discard { before: 4 })), GOLDEN_DISCARD),
+            (entry(EntryPayload::Normal(LogCommand::Drain { datacenters: drained })), GOLDEN_DRAIN),
+            (entry(EntryPayload::Normal(begin)), GOLDEN_BEGIN),
         ];
         let found: Vec<String> = golden.iter().map(|(entry, _)| hex(&encode_entry(entry))).collect();
         assert_eq!(found, golden.iter().map(|(_, bytes)| *bytes).collect::<Vec<_>>());
@@ -213,6 +234,8 @@ mod tests {
     const GOLDEN_MEMBERSHIP: &str = "019fe0f39193b967ba02ac02010101ac0201ac02066c6f672d7661027661";
     const GOLDEN_DATA: &str = "01a5cbb9eb51a2f85602ac02020161010203070809";
     const GOLDEN_DISCARD: &str = "0171b76fca6732c72002ac020304";
+    const GOLDEN_DRAIN: &str = "013c0b0f7961aeff2a02ac020402026965027661";
+    const GOLDEN_BEGIN: &str = "0150f0a4d2a9c1e1b302ac020502ac020161010203070809";
 
     #[test]
     fn other_bytes_are_refused() {

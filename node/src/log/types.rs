@@ -1,13 +1,14 @@
 //! The types that openraft is made with, and what an entry of ours holds.
 
 use super::runtime::Runtime;
-use beam_wire::ids::{Epoch, Name, Origin};
+use beam_wire::ids::{Epoch, LogIndex, Name, Origin};
 use bytes::Bytes;
 use openraft::alias;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 
-pub use beam_wire::message::log::Entry as EntryContent;
+pub use beam_wire::message::log::{Entry as EntryContent, EpochBegan};
 
 openraft::declare_raft_types!(
     /// Everything that openraft lets us choose.
@@ -38,6 +39,11 @@ pub enum LogCommand {
     Data { origin: Origin, body: Bytes },
     /// Every log node drops the entries below `before`, in whole segments.
     Discard { before: u64 },
+    /// From now on the leader stays out of these datacenters, and only of these.
+    Drain { datacenters: BTreeSet<Name> },
+    /// A new epoch begins: the entries up to `kept` are those of the epoch before. Readers see the body,
+    /// which tells the views.
+    Begin { epoch: Epoch, kept: LogIndex, origin: Origin, body: Bytes },
 }
 
 impl fmt::Display for LogCommand {
@@ -47,6 +53,11 @@ impl fmt::Display for LogCommand {
                 write!(f, "{} bytes from {}/{:x}/{}", body.len(), origin.node, origin.boot, origin.sequence)
             }
             Self::Discard { before } => write!(f, "discard before {before}"),
+            Self::Drain { datacenters } => {
+                let names: Vec<_> = datacenters.iter().map(Name::as_str).collect();
+                write!(f, "drained: {}", if names.is_empty() { "none".into() } else { names.join(", ") })
+            }
+            Self::Begin { epoch, kept, .. } => write!(f, "epoch {epoch} begins, entries up to {kept} are kept"),
         }
     }
 }
@@ -73,21 +84,32 @@ impl fmt::Display for LogNode {
     }
 }
 
+/// What the log's own commands have made of it, beside its entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Course {
+    /// The datacenters that the leader stays out of.
+    pub drained: BTreeSet<Name>,
+    /// All epochs but the first, in order.
+    pub epochs: Vec<EpochBegan>,
+}
+
 /// All that a Raft snapshot of ours carries beside its own description (which names the discard
 /// point and the membership there): entries are never copied by snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotData {
     /// None before the cluster was born.
     pub epoch: Option<Epoch>,
+    /// As the sender knows it, which may be further than the snapshot: what is applied again changes nothing.
+    pub course: Course,
 }
 
 /// What a reader is given for an entry: Raft's own entries and the log's own commands are skips.
 pub fn content(entry: &Entry) -> EntryContent {
     match &entry.payload {
-        openraft::EntryPayload::Normal(LogCommand::Data { origin, body }) => {
+        openraft::EntryPayload::Normal(LogCommand::Data { origin, body } | LogCommand::Begin { origin, body, .. }) => {
             EntryContent::Data { origin: origin.clone(), body: body.clone() }
         }
-        openraft::EntryPayload::Normal(LogCommand::Discard { .. })
+        openraft::EntryPayload::Normal(LogCommand::Discard { .. } | LogCommand::Drain { .. })
         | openraft::EntryPayload::Blank
         | openraft::EntryPayload::Membership(_) => EntryContent::Skip,
     }

@@ -11,7 +11,9 @@ fn callers(kind: Kind) -> (&'static [Role], Option<ClientRole>) {
     match kind {
         Hello => (&[Log, View, Api], Some(ClientRole::Reader)),
         // Log nodes forward to their leader; views follow; api nodes append.
-        LogAppend | LogRead | LogTail | LogInfo | LogDiscard => (&[Log, View, Api], Some(ClientRole::Admin)),
+        LogAppend | LogRead | LogTail | LogInfo | LogDiscard | LogStatus => {
+            (&[Log, View, Api], Some(ClientRole::Admin))
+        }
         // Only log nodes vote and replicate; not even an operator speaks for one.
         RaftPipe | RaftVote | RaftSnapshot | RaftTransfer | RaftHeartbeat => (&[Log], None),
         // Views copy from views.
@@ -42,6 +44,7 @@ mod tests {
         LogTail        L V A  - - a
         LogInfo        L V A  - - a
         LogDiscard     L V A  - - a
+        LogStatus      L V A  - - a
         RaftPipe       L - -  - - -
         RaftVote       L - -  - - -
         RaftSnapshot   L - -  - - -

@@ -163,6 +163,59 @@ impl Call for LogInfo {
     type Reply = LogInfoReply;
 }
 
+/// Asks a log node how it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogStatus;
+
+/// What an operator wants to know of a log node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogStatusReply {
+    /// What it says of the log.
+    pub info: LogInfoReply,
+    /// Raft's term of its last entry: of two logs, the one of the higher term, then of the higher index, is newer.
+    pub last_term: Option<u64>,
+    /// Where each epoch but the first began, in order.
+    pub epochs: Vec<EpochBegan>,
+    /// The datacenters that the leader stays out of.
+    pub drained: Vec<Name>,
+    /// What is left of its disk, in bytes, as far as the machine tells.
+    pub free_bytes: Option<u64>,
+    /// Whether the disk is too full to take more.
+    pub full: bool,
+    /// How often this node, when it leads, asks every member whether it still does, in milliseconds.
+    pub heartbeat_ms: u32,
+    /// For how long those who heard the leader refuse another, in milliseconds.
+    pub lease_ms: u32,
+    /// The round trips to the other log nodes that it is connected to.
+    pub round_trips: Vec<RoundTrip>,
+    /// What is not as it should be, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Where an epoch began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochBegan {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The newest entry of the epoch before that is in the log: up to it, indexes mean the same in both.
+    pub kept: LogIndex,
+}
+
+/// How far another node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundTrip {
+    /// The other node.
+    pub node: Name,
+    /// In microseconds, smoothed.
+    pub micros: u32,
+}
+
+impl Call for LogStatus {
+    const KIND: Kind = Kind::LogStatus;
+    type Item = ();
+    type Reply = LogStatusReply;
+}
+
 /// Drops all entries below an index, on every log node, in whole segments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogDiscard {

@@ -24,6 +24,7 @@ pub enum Kind {
     LogTail = 18,
     LogInfo = 19,
     LogDiscard = 20,
+    LogStatus = 21,
     RaftPipe = 32,
     RaftVote = 33,
     RaftSnapshot = 34,
@@ -42,13 +43,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind there is.
-    pub const ALL: [Kind; 20] = [
+    pub const ALL: [Kind; 21] = [
         Kind::Hello,
         Kind::LogAppend,
         Kind::LogRead,
         Kind::LogTail,
         Kind::LogInfo,
         Kind::LogDiscard,
+        Kind::LogStatus,
         Kind::RaftPipe,
         Kind::RaftVote,
         Kind::RaftSnapshot,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::log::disk_sim::{Loss, SimDisk, SimDiskOptions};
 use crate::log::machine::Machine;
-use crate::log::types::{SnapshotData, StoredMembership};
+use crate::log::types::{Course, SnapshotData, StoredMembership};
 use openraft::async_runtime::WatchReceiver;
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
 use std::sync::Mutex;
@@ -111,7 +111,7 @@ fn a_snapshot_stands_at_the_discard_point_with_the_membership_there() {
         let snapshot = machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
         assert_eq!(snapshot.meta.last_log_id, Some(id(1, 3)));
         assert_eq!(snapshot.meta.last_membership, StoredMembership::new(Some(id(1, 0)), super::membership(&[1])));
-        assert_eq!(snapshot.snapshot, SnapshotData { epoch: Some(beam_wire::Epoch(3)) });
+        assert_eq!(snapshot.snapshot, SnapshotData { epoch: Some(beam_wire::Epoch(3)), course: Course::default() });
         // The point outlives a restart, before and after the entries are gone.
         store.purge(id(1, 3)).await.unwrap();
         store.close().await.unwrap();
@@ -161,7 +161,7 @@ fn a_snapshot_of_another_epoch_is_refused() {
     run(async {
         let store = written(&disk()).await;
         let meta = crate::log::types::SnapshotMeta { last_log_id: Some(id(9, 99)), ..Default::default() };
-        let other = SnapshotData { epoch: Some(beam_wire::Epoch(4)) };
+        let other = SnapshotData { epoch: Some(beam_wire::Epoch(4)), course: Course::default() };
         let error = machine(&store).install_snapshot(&meta, other).await.unwrap_err().to_string();
         assert_eq!(error, "a snapshot of epoch 4 came to a log of epoch 3");
     });
