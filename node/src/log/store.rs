@@ -63,7 +63,7 @@ pub enum StoreError {
     Database { file: String, source: redb::Error },
     #[error("{file} is open in another process: one log node per directory")]
     InUse { file: String },
-    #[error("{file} has format {found}, but this version of Beam reads only {known}: start the version that wrote it")]
+    #[error("{file} has format {found}, but this version of Beam reads up to {known}: start the version that wrote it")]
     UnknownFormat { file: String, found: u32, known: u32 },
     #[error("{file}: {why}")]
     Corrupt { file: String, why: String },

@@ -275,12 +275,35 @@ fn metadata_of_an_unknown_format_is_refused() {
         let db = Builder::new().create_with_backend(disk.open(META).unwrap()).unwrap();
         let write = db.begin_write().unwrap();
         let table = TableDefinition::<&str, &[u8]>::new("meta");
-        write.open_table(table).unwrap().insert("format", &2u32.to_le_bytes()[..]).unwrap();
+        write.open_table(table).unwrap().insert("format", &3u32.to_le_bytes()[..]).unwrap();
         write.commit().unwrap();
         drop(db);
         let error = open(&disk).await.err().unwrap().to_string();
-        let wanted = "meta has format 2, but this version of Beam reads only 1: start the version that wrote it";
+        let wanted = "meta has format 3, but this version of Beam reads up to 2: start the version that wrote it";
         assert_eq!(error, wanted);
+    });
+}
+
+/// Prevents: an upgrade of Beam that cannot read the log.
+#[test]
+fn metadata_of_an_older_format_is_read_and_brought_forward() {
+    run(async {
+        let disk = disk();
+        let store = filled(&disk, 3).await;
+        let before = all(&store).await;
+        store.close().await.unwrap();
+        let db = Builder::new().create_with_backend(disk.open(META).unwrap()).unwrap();
+        let write = db.begin_write().unwrap();
+        let table = TableDefinition::<&str, &[u8]>::new("meta");
+        write.open_table(table).unwrap().insert("format", &1u32.to_le_bytes()[..]).unwrap();
+        write.open_table(table).unwrap().remove("course").unwrap().unwrap();
+        write.commit().unwrap();
+        drop(db);
+        let mut store = open(&disk).await.unwrap();
+        assert_eq!(all(&store).await, before);
+        append(&mut store, [data(1, 3)]).await.unwrap();
+        store.close().await.unwrap();
+        assert_eq!(all(&open(&disk).await.unwrap()).await.len(), 4);
     });
 }
 
