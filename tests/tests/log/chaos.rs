@@ -2,9 +2,11 @@
 //!
 //! Each client appends numbered bodies and remembers the index that it was told. At the end all is
 //! mended, and every node must hold every acknowledged body at its index, and the same log as the
-//! others.
+//! others. Readers follow the log all the while, and may never have seen anything else; nor may a linearizable
+//! tail ever lie below what was acknowledged before.
 
 use super::cluster::Cluster;
+use super::readers::{Witness, watch_tails};
 use super::{ms, wan};
 use beam_node::log::disk_sim::{Loss, SimDiskOptions};
 use beam_wire::LogIndex;
@@ -55,11 +57,20 @@ fn chaos(seed: u64, seconds: u64, leader_restore: bool) -> Outcome {
                 }
             }));
         }
+        let witnesses = ["va", "or", "ie"].map(|dc| Witness::follow(&mut cluster, dc));
+        let tails = ["va", "ie"].map(|dc| {
+            let (acknowledged, told) = (seen.clone(), seen.clone());
+            let newest =
+                move || acknowledged.lock().unwrap().acknowledged.last_key_value().map_or(LogIndex(0), |l| *l.0);
+            watch_tails(&cluster.env.clone(), cluster.client(dc), newest, move |wrong| {
+                told.lock().unwrap().lost.get_or_insert(wrong);
+            })
+        });
         let end = cluster.soon(seconds);
         while cluster.env.now() < end {
             trouble(&mut cluster).await;
         }
-        drop(writers);
+        drop((writers, tails));
         cluster.world.net().heal();
         for host in ["log-va", "log-or", "log-ie"] {
             if !cluster.runs(host) {
@@ -67,7 +78,7 @@ fn chaos(seed: u64, seconds: u64, leader_restore: bool) -> Outcome {
             }
         }
         let Seen { acknowledged, lost: twice } = std::mem::take(&mut *seen.lock().unwrap());
-        let lost = lost(&mut cluster, &acknowledged).await;
+        let lost = lost(&mut cluster, &acknowledged, &witnesses).await;
         Outcome { acknowledged: acknowledged.len(), lost: twice.or(lost) }
     })
 }
@@ -107,8 +118,12 @@ async fn trouble(cluster: &mut Cluster) {
     env.sleep(ms(env.random_below(2000) as u64)).await;
 }
 
-/// Compares every node's log with what was acknowledged, and with the others'.
-async fn lost(cluster: &mut Cluster, acknowledged: &BTreeMap<LogIndex, Bytes>) -> Option<String> {
+/// Compares every node's log with what was acknowledged, with the others', and with what readers saw.
+async fn lost(
+    cluster: &mut Cluster,
+    acknowledged: &BTreeMap<LogIndex, Bytes>,
+    witnesses: &[Witness],
+) -> Option<String> {
     let any = cluster.client("va");
     let last = match any.append(vec!["peace".into()], cluster.soon(60)).await {
         Ok(versions) => versions[0].index,
@@ -137,7 +152,7 @@ async fn lost(cluster: &mut Cluster, acknowledged: &BTreeMap<LogIndex, Bytes>) -
             return Some(format!("{dc} has {first_entries} first entries"));
         }
     }
-    None
+    witnesses.iter().find_map(|witness| witness.contradicts(&logs[0].1, last))
 }
 
 /// `BEAM_SEEDS=FROM..TO` asks for others, `BEAM_SEEDS=SEED` for one.

@@ -8,7 +8,7 @@ use beam_node::remote::log::RemoteLog;
 use beam_wire::env::sim::{Link, SimWorld};
 use beam_wire::env::{Env, SrvAnswer, SrvTarget};
 use beam_wire::message::hello::Hello;
-use beam_wire::message::log::{Entry, LogInfoReply};
+use beam_wire::message::log::{Entries, Entry, LogInfoReply};
 use beam_wire::quic::directory::{Directory, DirectoryOptions};
 use beam_wire::quic::{Endpoint, EndpointOptions, Incoming, Peers, Service};
 use beam_wire::topology::service_name;
@@ -239,6 +239,15 @@ impl Cluster {
         RemoteLog::new(&env, peers, self.directory(&env), name(datacenter))
     }
 
+    /// All data that the own datacenter's log node knows to be committed.
+    pub async fn read_prefix(&self, client: &RemoteLog) -> BTreeMap<LogIndex, Bytes> {
+        let (mut reader, mut data) = (client.read(None, LogIndex(0), false), BTreeMap::new());
+        while let Some(entries) = self.env.timeout_at(self.soon(60), reader.next()).await.expect("it ends").unwrap() {
+            add(&mut data, entries);
+        }
+        data
+    }
+
     /// All data of one node's log below an index, read from that node alone.
     pub async fn read_all(&self, client: &RemoteLog, below: LogIndex) -> BTreeMap<LogIndex, Bytes> {
         let mut reader = client.read(None, LogIndex(0), true);
@@ -246,13 +255,17 @@ impl Cluster {
         while reader.position() < below {
             let entries = self.env.timeout_at(self.soon(60), reader.next()).await;
             let entries = entries.expect("a log node answers").unwrap().unwrap();
-            for (index, entry) in (entries.first.0..).zip(entries.entries) {
-                if let Entry::Data { body, .. } = entry {
-                    data.insert(LogIndex(index), body);
-                }
-            }
+            add(&mut data, entries);
         }
         data.retain(|index, _| *index < below);
         data
+    }
+}
+
+fn add(data: &mut BTreeMap<LogIndex, Bytes>, entries: Entries) {
+    for (index, entry) in (entries.first.0..).zip(entries.entries) {
+        if let Entry::Data { body, .. } = entry {
+            data.insert(LogIndex(index), body);
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod chaos;
 mod cluster;
 mod faults;
+mod readers;
 
 use beam_node::log::disk_sim::SimDiskOptions;
 use beam_wire::env::sim::{Link, SimWorld, Trace};
