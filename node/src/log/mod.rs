@@ -15,8 +15,8 @@
 //! What it never does: it does not look into bodies, and does not know views or api nodes.
 //!
 //! What is missing: changes of membership, recovery from a lost majority, and the acknowledgement after one
-//! round trip. After an election openraft looks for where logs agree by halving from index 0, a round trip
-//! each time: a second for a few thousand entries.
+//! round trip. Where a follower's log agrees with the leader's is known at once if it has voted for this
+//! leader ([`search`]); for others openraft halves from index 0, a round trip each time.
 
 pub mod append;
 pub mod birth;
@@ -30,6 +30,7 @@ mod open;
 pub mod raft;
 pub mod read;
 pub mod runtime;
+mod search;
 mod segment;
 pub mod serve;
 pub mod store;

@@ -5,10 +5,12 @@
 //! costs availability at most: nobody's acknowledgement counts as another's.
 //!
 //! Replication is pipelined: one ordered stream carries requests as openraft makes them, and the answers
-//! come back in their order. Nothing here answers in a peer's name.
+//! come back in their order. Nothing here answers in a peer's name, but for what a voter has told of its
+//! log when it voted: see [`Search`].
 
+use super::search::Search;
 use super::store::LogStore;
-use super::types::{LogNode, LogTypes, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Vote};
+use super::types::{LogId, LogNode, LogTypes, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Vote};
 use beam_wire::codec;
 use beam_wire::env::{Env, Task};
 use beam_wire::error::{CallError, Code};
@@ -30,7 +32,8 @@ use openraft::raft::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Pauses between attempts to reach a peer that does not answer.
@@ -78,12 +81,14 @@ struct Shared {
     store: LogStore,
     /// Why a sender was refused last.
     refused: Mutex<BTreeMap<Name, Misdirected>>,
+    /// By Raft id, the newest vote that each voter gave us, and where its log ended then.
+    voters: Mutex<BTreeMap<u64, (Vote, Option<LogId>)>>,
 }
 
 impl Network {
     pub fn new(env: Env, cluster: Name, me: Name, peers: Peers, directory: Directory, store: LogStore) -> Self {
-        let refused = Mutex::default();
-        Self { shared: Arc::new(Shared { env, cluster, me, peers, directory, store, refused }) }
+        let (refused, voters) = (Mutex::default(), Mutex::default());
+        Self { shared: Arc::new(Shared { env, cluster, me, peers, directory, store, refused, voters }) }
     }
 
     /// A connection to a log node by name.
@@ -129,6 +134,22 @@ impl Network {
                 membership,
             },
         )
+    }
+
+    /// Remembers where a voter's log ended when it voted for us.
+    fn voted(&self, voter: u64, vote: Vote, log_ends: Option<LogId>) {
+        self.voters().insert(voter, (vote, log_ends));
+    }
+
+    /// Where a voter's log ended when it elected the leader of `vote`.
+    fn log_ended(&self, voter: u64, vote: &Vote) -> Option<Option<LogId>> {
+        let voters = self.voters();
+        let (given, log_ends) = voters.get(&voter)?;
+        (given.leader_id == vote.leader_id).then_some(*log_ends)
+    }
+
+    fn voters(&self) -> MutexGuard<'_, BTreeMap<u64, (Vote, Option<LogId>)>> {
+        self.shared.voters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Logs why a message was refused; once, while its sender keeps on trying.
@@ -208,7 +229,8 @@ impl RaftNetworkFactory<LogTypes> for Network {
     type Network = Client;
 
     async fn new_client(&mut self, target: u64, node: &LogNode) -> Client {
-        Client { network: self.clone(), raft_id: target, node: node.node.clone(), heartbeat: false }
+        let (network, node) = (self.clone(), node.node.clone());
+        Client { network, raft_id: target, node, heartbeat: false, searching: Searching::NotYet }
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, node: &LogNode) -> Client {
@@ -222,6 +244,17 @@ pub struct Client {
     raft_id: u64,
     node: Name,
     heartbeat: bool,
+    searching: Searching,
+}
+
+/// Whether openraft is still looking for where this member's log agrees with ours.
+enum Searching {
+    /// Nothing was asked yet.
+    NotYet,
+    /// The member has said enough when it voted.
+    Here(Search),
+    /// Only the member itself can answer.
+    There,
 }
 
 type Appended = Result<StreamAppendResult<LogTypes>, RPCError<LogTypes>>;
@@ -276,9 +309,12 @@ impl RaftNetworkV2<LogTypes> for Client {
     {
         Box::pin(async move {
             // openraft backs off inside `input`: failing before asking it for a request would spin.
-            let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
+            let Some(mut first) = input.next().await else { return Ok(stream::empty().boxed()) };
             if self.heartbeat {
                 let answer = self.ask_heartbeat(first, option.hard_ttl()).await?;
+                return Ok(stream::iter([Ok(answer)]).boxed());
+            }
+            if let Some(answer) = self.search(&mut first).await.map_err(|e| RPCError::Network(NetworkError::new(&e)))? {
                 return Ok(stream::iter([Ok(answer)]).boxed());
             }
             let answers = self.pipe(first, input).await.map_err(unreachable)?;
@@ -301,7 +337,12 @@ impl RaftNetworkV2<LogTypes> for Client {
         request: VoteRequest<LogTypes>,
         option: RPCOption,
     ) -> Result<VoteResponse<LogTypes>, RPCError<LogTypes>> {
-        self.ask_vote(VoteBody::Vote(request), option.hard_ttl()).await
+        let vote = request.vote;
+        let answer = self.ask_vote(VoteBody::Vote(request), option.hard_ttl()).await?;
+        if answer.vote_granted && answer.vote == vote {
+            self.network.voted(self.raft_id, vote, answer.last_log_id);
+        }
+        Ok(answer)
     }
 
     async fn pre_vote(
@@ -345,6 +386,30 @@ impl RaftNetworkV2<LogTypes> for Client {
 }
 
 impl Client {
+    /// Answers a request of openraft's search for where this member's log agrees with ours, if that is
+    /// known. Else leaves out of the request what the member is known to hold.
+    async fn search(
+        &mut self,
+        request: &mut AppendEntriesRequest<LogTypes>,
+    ) -> io::Result<Option<StreamAppendResult<LogTypes>>> {
+        let store = &self.network.shared.store;
+        if matches!(self.searching, Searching::NotYet) {
+            let search = match self.network.log_ended(self.raft_id, &request.vote) {
+                Some(log_ends) => Search::begin(store, log_ends).await?,
+                None => None,
+            };
+            self.searching = search.map_or(Searching::There, Searching::Here);
+        }
+        let Searching::Here(search) = &mut self.searching else { return Ok(None) };
+        let answer = search.answer(store, request).await?;
+        if answer.is_none() {
+            search.trim(request);
+            // What the member answers from now on is not known here.
+            self.searching = Searching::There;
+        }
+        Ok(answer)
+    }
+
     /// Sends requests as they come; the answers are to them, in their order.
     async fn pipe<S>(
         &self,

@@ -2,6 +2,7 @@
 
 mod crash;
 mod machine;
+mod search;
 mod store;
 mod suite;
 
