@@ -61,6 +61,7 @@ struct State {
     busy_until: Option<Instant>,
     operations: u64,
     syncs: u64,
+    opened: u64,
     crash_at: Option<u64>,
     syncs_fail: bool,
     capacity: Option<u64>,
@@ -119,6 +120,7 @@ impl SimDisk {
             busy_until: None,
             operations: 0,
             syncs: 0,
+            opened: 0,
             crash_at: None,
             syncs_fail: false,
             capacity: None,
@@ -152,6 +154,11 @@ impl SimDisk {
     /// How many syncs were asked for.
     pub fn syncs(&self) -> u64 {
         self.lock().syncs
+    }
+
+    /// How often a file was opened.
+    pub fn opened(&self) -> u64 {
+        self.lock().opened
     }
 
     /// Whether power is on.
@@ -407,8 +414,9 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<DiskFile> {
-        let state = self.lock();
+        let mut state = self.lock();
         state.powered()?;
+        state.opened += 1;
         let file = state.find(name)?;
         Ok(self.file(&state, file))
     }

@@ -43,6 +43,9 @@ pub struct MetaState {
     pub machine: Arc<MachineState>,
     /// In the order of their indexes. Only the last is written to.
     pub segments: Vec<SegmentRecord>,
+    /// By number: all segments but the last, and but those that an earlier version has sealed, until they
+    /// were looked into.
+    pub sealed: BTreeMap<u64, Sealed>,
     /// The number of the next segment. Numbers are never used again.
     pub next_segment: u64,
 }
@@ -54,6 +57,22 @@ pub struct SegmentRecord {
     pub number: u64,
     /// The index of its first entry, or of the one that will be.
     pub first: u64,
+}
+
+/// What a segment was when it was closed for good: a start then need not open it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// The index of its last entry.
+    pub last: u64,
+    /// How long its file is.
+    pub bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredSealed {
+    number: u64,
+    last: u64,
+    bytes: u64,
 }
 
 /// What the state machine remembers over a restart. It may lag behind the log, and is then made good
@@ -117,7 +136,9 @@ impl Meta {
             found.insert(key.value().to_owned(), value.value().to_vec());
         }
         let state = decode(&found)?;
-        Ok((Self { db, written: encode(&state) }, state))
+        let wanted = encode(&state);
+        let written = wanted.keys().filter_map(|key| Some((*key, found.get(*key)?.clone()))).collect();
+        Ok((Self { db, written }, state))
     }
 
     /// Makes `state` durable: once the disk has settled, if it is simulated.
@@ -157,7 +178,15 @@ fn encode(state: &MetaState) -> BTreeMap<&'static str, Vec<u8>> {
         discarded: state.machine.discarded.map(Into::into),
         memberships: state.machine.memberships.iter().map(Into::into).collect(),
     };
-    BTreeMap::from([
+    let sealed = |s: &SegmentRecord| {
+        state.sealed.get(&s.number).map(|sealed| StoredSealed {
+            number: s.number,
+            last: sealed.last,
+            bytes: sealed.bytes,
+        })
+    };
+    let sealed: Vec<_> = state.segments.iter().filter_map(sealed).collect();
+    let mut values = BTreeMap::from([
         ("format", META_FORMAT.to_le_bytes().to_vec()),
         ("raft_id", codec::encode(&state.raft_id)),
         ("cluster", codec::encode(&state.cluster)),
@@ -169,7 +198,24 @@ fn encode(state: &MetaState) -> BTreeMap<&'static str, Vec<u8>> {
         ("course", codec::encode(&state.machine.course)),
         ("segments", codec::encode(&state.segments)),
         ("next_segment", codec::encode(&state.next_segment)),
-    ])
+        ("sealed", codec::encode(&sealed)),
+    ]);
+    let checksum = checksum(values.iter().map(|(key, value)| (*key, value.as_slice())));
+    values.insert(CHECKSUM, checksum.to_vec());
+    values
+}
+
+/// The key of what covers all others: redb looks at its own checksums only after a crash.
+const CHECKSUM: &str = "checksum";
+
+fn checksum<'a>(values: impl Iterator<Item = (&'a str, &'a [u8])>) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new();
+    for (key, value) in values.filter(|(key, _)| *key != CHECKSUM) {
+        for part in [key.as_bytes(), value] {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+    }
+    hasher.finalize().as_bytes()[..8].try_into().expect("a hash has 32 bytes")
 }
 
 fn decode(found: &BTreeMap<String, Vec<u8>>) -> Result<MetaState, StoreError> {
@@ -180,6 +226,10 @@ fn decode(found: &BTreeMap<String, Vec<u8>>) -> Result<MetaState, StoreError> {
         Some(found) => return Err(StoreError::UnknownFormat { file: META.into(), found, known: META_FORMAT }),
         None => return Err(corrupt("it has no format number".into())),
     };
+    let wanted = checksum(found.iter().map(|(key, value)| (key.as_str(), value.as_slice())));
+    if found.get(CHECKSUM).map_or(format >= 2, |found| *found != wanted) {
+        return Err(corrupt("its values are not those that were written (checksum)".into()));
+    }
     let id = |id: Option<StoredLogId>| id.map(LogId::from);
     let machine: StoredMachine = value(found, "machine")?;
     let memberships = machine.memberships.into_iter().map(TryInto::try_into).collect::<Result<_, DecodeError>>();
@@ -189,6 +239,8 @@ fn decode(found: &BTreeMap<String, Vec<u8>>) -> Result<MetaState, StoreError> {
         memberships: memberships.map_err(|e| corrupt(format!("machine: {e}")))?,
         course: if format < 2 { Course::default() } else { value(found, "course")? },
     };
+    let sealed: Vec<StoredSealed> = if found.contains_key("sealed") { value(found, "sealed")? } else { Vec::new() };
+    let sealed = sealed.into_iter().map(|s| (s.number, Sealed { last: s.last, bytes: s.bytes })).collect();
     Ok(MetaState {
         raft_id: value(found, "raft_id")?,
         cluster: value(found, "cluster")?,
@@ -198,6 +250,7 @@ fn decode(found: &BTreeMap<String, Vec<u8>>) -> Result<MetaState, StoreError> {
         purged: id(value(found, "purged")?),
         machine: Arc::new(machine),
         segments: value(found, "segments")?,
+        sealed,
         next_segment: value(found, "next_segment")?,
     })
 }

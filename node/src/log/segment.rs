@@ -203,14 +203,11 @@ impl Segment {
 
     fn open_sealed(&self) -> Result<ReadOnlyDatabase, StoreError> {
         let name = self.name();
-        let open = || -> Result<_, StoreError> {
-            Ok(Builder::new().set_cache_size(SEALED_CACHE_BYTES).open_read_only_with_backend(self.disk.open(&name)?))
-        };
-        match open()? {
-            // The crash came while it was being sealed.
+        let file = self.disk.open(&name)?;
+        match Builder::new().set_cache_size(SEALED_CACHE_BYTES).open_read_only_with_backend(file) {
             Err(DatabaseError::RepairAborted) => {
-                self.open_for_writing()?.close().at(&name)?;
-                open()?.at(&name)
+                let why = "it says that it was not closed, but was: its first bytes have rotted".into();
+                Err(StoreError::Corrupt { file: name, why })
             }
             other => other.at(&name),
         }

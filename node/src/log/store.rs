@@ -16,7 +16,7 @@ use beam_wire::message::log::BODY_BYTES_MAX;
 use futures::{Stream, StreamExt, stream};
 use openraft::OptionalSend;
 use openraft::storage::{LogState, RaftLogReader, RaftLogStorage};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -161,6 +161,7 @@ impl LogStore {
             purged: None,
             machine: Arc::default(),
             segments: Vec::new(),
+            sealed: BTreeMap::new(),
             next_segment: 0,
         };
         let cache_bytes = options.cache_bytes;

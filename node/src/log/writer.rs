@@ -5,7 +5,7 @@
 //! What has come while the disk was busy is written together and flushed once.
 
 use super::disk::Disk;
-use super::meta::{MachineState, Meta, MetaState, SegmentRecord};
+use super::meta::{MachineState, Meta, MetaState, Sealed, SegmentRecord};
 use super::segment::{Segment, weight};
 use super::store::{Shared, StoreError, StoreOptions};
 use super::types::{Entry, IoFlushed, LogId, Vote};
@@ -192,10 +192,9 @@ impl Files {
         options: StoreOptions,
         segments: Vec<Arc<Segment>>,
         last: Option<u64>,
-    ) -> Result<Self, StoreError> {
-        let sealed = segments.split_last().map_or(&[][..], |(_, sealed)| sealed);
-        let sealed_bytes = sealed.iter().map(|s| s.file_bytes()).sum::<Result<u64, _>>()?;
-        Ok(Self { disk, meta, state, options, segments, last, open: None, sealed_bytes, lazy: false, closed: false })
+    ) -> Self {
+        let sealed_bytes = state.sealed.values().map(|sealed| sealed.bytes).sum();
+        Self { disk, meta, state, options, segments, last, open: None, sealed_bytes, lazy: false, closed: false }
     }
 
     /// All segments, in order.
@@ -288,9 +287,11 @@ impl Files {
 
     /// Begins a new segment. It is durable before it is listed, so a listed segment always exists.
     fn roll(&mut self, first: u64) -> Result<u64, StoreError> {
-        if let Some(full) = self.segments.last() {
+        if let (Some(full), Some(last)) = (self.segments.last(), self.last) {
             full.seal()?;
-            self.sealed_bytes += full.file_bytes()?;
+            let sealed = Sealed { last, bytes: full.file_bytes()? };
+            self.sealed_bytes += sealed.bytes;
+            self.state.sealed.insert(full.record.number, sealed);
         }
         self.open = None;
         let record = SegmentRecord { number: self.state.next_segment, first };
@@ -345,11 +346,15 @@ impl Files {
         if !range.is_empty() && range.end == self.segments.len() {
             self.open = None;
         }
-        self.state.segments.drain(range.clone());
+        for gone in self.state.segments.drain(range.clone()) {
+            self.state.sealed.remove(&gone.number);
+        }
+        if let Some(last) = self.state.segments.last() {
+            self.state.sealed.remove(&last.number);
+        }
         self.save()?;
         let gone = self.segments.drain(range).collect();
-        let sealed = self.segments.split_last().map_or(&[][..], |(_, sealed)| sealed);
-        self.sealed_bytes = sealed.iter().map(|s| s.file_bytes()).sum::<Result<u64, _>>()?;
+        self.sealed_bytes = self.state.sealed.values().map(|sealed| sealed.bytes).sum();
         Ok(gone)
     }
 
