@@ -112,7 +112,8 @@ struct StoredMachine {
 
 /// The open file.
 pub struct Meta {
-    db: Database,
+    /// None if it could not be opened once more.
+    db: Option<Database>,
     /// What the file holds.
     written: BTreeMap<&'static str, Vec<u8>>,
 }
@@ -120,7 +121,7 @@ pub struct Meta {
 impl Meta {
     /// Makes the file. It counts only once everything in it is durable.
     pub fn create(disk: &dyn Disk, state: &MetaState) -> Result<Self, StoreError> {
-        let mut meta = Self { db: database(disk.create(META_NEW)?, META_NEW)?, written: BTreeMap::new() };
+        let mut meta = Self { db: Some(database(disk.create(META_NEW)?, META_NEW)?), written: BTreeMap::new() };
         meta.save(state)?;
         disk.rename(META_NEW, META)?;
         disk.sync_dir()?;
@@ -138,7 +139,14 @@ impl Meta {
         let state = decode(&found)?;
         let wanted = encode(&state);
         let written = wanted.keys().filter_map(|key| Some((*key, found.get(*key)?.clone()))).collect();
-        Ok((Self { db, written }, state))
+        Ok((Self { db: Some(db), written }, state))
+    }
+
+    /// Opens the file once more, after a write has failed: who knows what it holds now.
+    pub fn reopen(&mut self, disk: &dyn Disk) -> Result<(), StoreError> {
+        self.db = None;
+        *self = Self::open(disk)?.0;
+        Ok(())
     }
 
     /// Makes `state` durable: once the disk has settled, if it is simulated.
@@ -147,7 +155,8 @@ impl Meta {
         if wanted == self.written {
             return Ok(());
         }
-        let write = self.db.begin_write().at(META)?;
+        let db = self.db.as_ref().expect("what could not be opened once more is not saved to");
+        let write = db.begin_write().at(META)?;
         {
             let mut table = write.open_table(TABLE).at(META)?;
             for (key, value) in &wanted {
@@ -163,7 +172,7 @@ impl Meta {
 
     /// Closes the file, so that it needs no repair.
     pub fn close(self) -> Result<(), StoreError> {
-        self.db.close().at(META)
+        self.db.map_or(Ok(()), |db| db.close().at(META))
     }
 }
 

@@ -2,11 +2,11 @@
 //! what is listed must be whole.
 
 use super::disk::Disk;
+use super::files::Files;
 use super::meta::{META, META_NEW, Meta, MetaState, Sealed};
 use super::segment::{Segment, is_segment_name};
 use super::store::{StoreError, StoreOptions};
 use super::types::LogId;
-use super::writer::Files;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ pub fn open_files(
         return Err(StoreError::Corrupt { file: missing.name(), why });
     }
     let last = check(&segments, &mut state)?;
-    let files = Files::new(disk, meta, state.clone(), options, segments, last.map(|id| id.index));
+    let files = Files::new(disk, meta, state.clone(), options, segments, last.map(|id| id.index))?;
     Ok((files, state, last))
 }
 

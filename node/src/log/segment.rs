@@ -105,6 +105,11 @@ impl Segment {
         }
     }
 
+    /// Closes a file in which a write has failed, as it is.
+    pub fn abandon(&self) {
+        *self.write() = File::Closed;
+    }
+
     /// Closes the file and removes it. It must not be listed any more.
     pub fn remove(&self) -> Result<(), StoreError> {
         let mut file = self.write();
