@@ -6,6 +6,7 @@
 
 use crate::api::{ApiOptions, ApiRole};
 use crate::log::disk::{Directory as LogDirectory, Disk};
+use crate::log::timers::Given;
 use crate::log::types::LogNode;
 use crate::log::{LogOptions, LogRole};
 use crate::remote::log::RemoteLog;
@@ -198,12 +199,15 @@ fn log_options(topology: &Topology, node: &topology::Node) -> LogOptions {
     let members = topology.nodes_with(Role::Log).map(member).collect();
     let mut options = LogOptions::new(topology.cluster.clone(), node.name.clone(), node.datacenter.clone(), members);
     options.preferred = topology.log.preferred.clone();
-    if let Some(heartbeat) = topology.log.heartbeat {
-        options.heartbeat = heartbeat;
-    }
-    if let Some((min, max)) = topology.log.election {
-        (options.election_min, options.election_max) = (min, max);
-    }
+    let round_trip = |n: &topology::Node| match n.datacenter == node.datacenter {
+        true => Some((n.name.clone(), Duration::ZERO)),
+        false => Some((n.name.clone(), topology.round_trip(&node.datacenter, &n.datacenter)?)),
+    };
+    options.given = Given {
+        heartbeat: topology.log.heartbeat,
+        election: topology.log.election,
+        round_trips: topology.nodes_with(Role::Log).filter_map(round_trip).collect(),
+    };
     if let Some(mib) = topology.log.segment_mib {
         options.store.segment_bytes = u64::from(mib) << 20;
     }
@@ -308,8 +312,8 @@ impl Service for Roles {
         let running = self.running();
         let served = match call.kind {
             Hello => None,
-            LogAppend | LogRead | LogTail | LogInfo | LogDiscard | LogStatus | RaftPipe | RaftVote | RaftSnapshot
-            | RaftTransfer | RaftHeartbeat => running.log.as_ref().map(|log| log.serve(call)),
+            LogAppend | LogRead | LogTail | LogInfo | LogDiscard | LogStatus | LogChange | RaftPipe | RaftVote
+            | RaftSnapshot | RaftTransfer | RaftHeartbeat => running.log.as_ref().map(|log| log.serve(call)),
             ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount => {
                 running.view.as_ref().map(|view| view.serve(call))
             }

@@ -186,6 +186,22 @@ fn log_info() -> LogInfoReply {
     }
 }
 
+fn plan() -> Plan {
+    Plan {
+        at: LogIndex(300),
+        before: log_info().members,
+        after: vec![],
+        drained: vec![],
+        leader: None,
+        nothing_to_do: false,
+        notes: vec!["1 voter".into()],
+        warnings: vec!["an even number of voters".into()],
+        waits: None,
+        refused: None,
+        impossible: None,
+    }
+}
+
 fn log_status() -> LogStatusReply {
     LogStatusReply {
         info: log_info(),
@@ -312,6 +328,35 @@ fn of_kind(samples: &mut Samples, kind: Kind) -> [&'static str; 3] {
             samples.add("drained", log_status());
             samples.add("full", LogStatusReply { last_term: None, free_bytes: None, full: true, ..log_status() });
             names::<LogStatus>(kind)
+        }
+        Kind::LogChange => {
+            let asked = [
+                ("add", Change::Add { node: name("log-or"), datacenter: name("or") }),
+                ("promote", Change::Promote { nodes: vec![name("log-or"), name("log-ie")] }),
+                ("remove", Change::Remove { members: vec![MemberName { node: name("log-or"), raft_id: Some(300) }] }),
+                ("replace", Change::Replace { node: name("log-or") }),
+                ("lead", Change::Lead { node: name("log-or") }),
+                ("drain", Change::Drain { datacenter: name("or") }),
+                ("return", Change::Return { datacenter: name("or") }),
+            ];
+            for (which, change) in asked {
+                samples.add(which, LogChange { epoch: None, change, apply: None, forwarded: false });
+            }
+            let change = Change::Remove { members: vec![MemberName { node: name("log-or"), raft_id: None }] };
+            let apply = Some(Apply { seen: LogIndex(300), force: true });
+            samples.add("apply", LogChange { epoch: Some(Epoch(3)), change, apply, forwarded: true });
+            samples.add("done", LogChangeReply { plan: plan(), done: Some(version()) });
+            let other = Plan {
+                drained: vec![name("ie")],
+                leader: Some(name("log-va")),
+                nothing_to_do: true,
+                waits: Some("log-or holds 12 of 300 entries".into()),
+                refused: Some("no majority without va".into()),
+                impossible: Some("the last voter".into()),
+                ..plan()
+            };
+            samples.add("refused", LogChangeReply { plan: other, done: None });
+            names::<LogChange>(kind)
         }
         Kind::RaftPipe => raft!(RaftPipe),
         Kind::RaftVote => raft!(RaftVote),
@@ -542,8 +587,21 @@ fn bytes_are_what_they_always_were() {
 #[test]
 fn every_type_of_a_message_has_golden_bytes() {
     /// Held by the samples of the replies that contain them.
-    const PARTS: [&str; 9] =
-        ["Member", "EpochBegan", "RoundTrip", "Served", "ViewState", "Lane", "Entry", "Proposal", "Envelope"];
+    const PARTS: [&str; 13] = [
+        "Change",
+        "MemberName",
+        "Apply",
+        "Plan",
+        "Member",
+        "EpochBegan",
+        "RoundTrip",
+        "Served",
+        "ViewState",
+        "Lane",
+        "Entry",
+        "Proposal",
+        "Envelope",
+    ];
     let messages = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/message");
     let mut missing = Vec::new();
     for entry in std::fs::read_dir(messages).unwrap() {

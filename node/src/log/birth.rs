@@ -10,7 +10,7 @@ use super::info;
 use super::machine::OnApply;
 use super::raft::{Leads, Log, names};
 use super::runtime::{self, Sender};
-use super::types::{EntryContent, LogCommand, LogNode, content};
+use super::types::{EntryContent, LogCommand, LogId, LogNode, Watch, content};
 use beam_wire::ids::{Epoch, LogIndex};
 use beam_wire::message::log::{LogInfo, LogInfoReply};
 use beam_wire::quic::Lane;
@@ -92,7 +92,7 @@ impl Birth {
 }
 
 /// Brings the cluster to life, and after every election makes sure that the log has its first entry.
-pub(super) async fn run(log: Arc<Log>, first_entry: Bytes) -> Result<(), String> {
+pub(super) async fn run(log: Arc<Log>, first_entry: Bytes, mut discarded: Watch<Option<LogId>>) -> Result<(), String> {
     let fatal = |e: openraft::errors::Fatal<_>| e.to_string();
     while !log.raft.is_initialized().await.map_err(fatal)? {
         let waits_for = match found(&log).await {
@@ -108,12 +108,18 @@ pub(super) async fn run(log: Arc<Log>, first_entry: Bytes) -> Result<(), String>
     log.birth.set(Stage::Members);
     let mut changes = log.raft.server_metrics();
     while !log.birth.is_open() {
+        if discarded.borrow_and_update().is_some() {
+            log.birth.set(Stage::Born);
+            break;
+        }
         if changes.borrow_and_update().state == ServerState::Leader {
             ensure_first_entry(&log, &first_entry).await?;
         } else {
             tokio::select! { biased;
                 changed = changes.changed() => changed.map_err(|_| "Raft is gone".to_string())?,
                 _ = log.birth.open() => {}
+                // Only what was in the log can be let go: whoever begins after a discard need not see it.
+                gone = discarded.changed() => gone.map_err(|_| "the log's state machine is gone".to_string())?,
             }
         }
     }
@@ -136,6 +142,7 @@ async fn found(log: &Log) -> Found {
     let mut silent = Vec::new();
     let mut members = BTreeMap::new();
     let mut alive = Vec::new();
+    let mut was_member = false;
     for (node, answer) in answers {
         match answer {
             Ok(info) if is_pristine(&info) => {
@@ -143,6 +150,7 @@ async fn found(log: &Log) -> Found {
             }
             Ok(info) => {
                 alive.push(&node.node);
+                was_member |= info.members.iter().any(|m| m.node == log.options.node);
                 if info.members.iter().any(|m| m.raft_id == log.store.raft_id()) {
                     return Found::Waiting(format!("entries from the leader, whom {} knows", node.node));
                 }
@@ -151,11 +159,14 @@ async fn found(log: &Log) -> Found {
         }
     }
     if !alive.is_empty() {
-        let alive = names(alive.into_iter());
-        return Found::Waiting(format!(
-            "this log node is empty, but {alive} hold the log already: it was given an empty disk, and must be \
-             added as a new member (beam log add)"
-        ));
+        let (alive, me) = (names(alive.into_iter()), &log.options.node);
+        return Found::Waiting(match was_member {
+            true => format!(
+                "its old place among the members: its disk is empty, but {alive} hold the log already, with {me} under \
+                 another Raft id: beam log replace {me}"
+            ),
+            false => format!("being made a member: it is empty, and {alive} hold the log already: beam log add {me}"),
+        });
     }
     if !silent.is_empty() {
         return Found::Waiting(format!("these log nodes do not answer: {}", silent.join(", ")));

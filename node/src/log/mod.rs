@@ -14,23 +14,31 @@
 //!
 //! What it never does: it does not look into bodies, and does not know views or api nodes.
 //!
-//! What is missing: changes of membership, recovery from a lost majority, and the acknowledgement after one
+//! Members come and go while the log runs ([`change`] acts, [`members`] plans), the leader stays where it
+//! should be ([`place`]), times follow from measured round trips ([`timers`]), and entries are let go together
+//! ([`discard`]).
+//!
+//! What is missing: recovery from a lost majority, and the acknowledgement after one
 //! round trip. Where a follower's log agrees with the leader's is known at once if it has voted for this
 //! leader ([`search`]); for others openraft halves from index 0, a round trip each time.
 
 pub mod append;
 pub mod birth;
+mod change;
+mod discard;
 pub mod disk;
 pub mod disk_sim;
-mod files;
+mod forward;
 pub mod info;
 pub mod machine;
+mod members;
 mod meta;
 pub mod network;
 mod open;
+mod place;
 pub mod raft;
 pub mod read;
-pub mod room;
+mod round_trips;
 pub mod runtime;
 mod search;
 mod segment;
@@ -38,6 +46,7 @@ pub mod serve;
 pub mod store;
 mod stored;
 mod tail;
+pub mod timers;
 pub mod types;
 mod writer;
 
@@ -78,13 +87,18 @@ impl LogRole {
     pub fn answers(kind: Kind) -> bool {
         use Kind::*;
         let raft = matches!(kind, RaftPipe | RaftVote | RaftSnapshot | RaftTransfer | RaftHeartbeat);
-        raft || matches!(kind, LogAppend | LogRead | LogTail | LogInfo | LogDiscard | LogStatus)
+        raft || matches!(kind, LogAppend | LogRead | LogTail | LogInfo | LogDiscard | LogStatus | LogChange)
     }
 
     /// Answers a call.
     pub fn serve(&self, call: Incoming) -> BoxFuture<'static, Result<(), CallError>> {
         let log = self.log.clone();
         Box::pin(async move { log.env.clone().scope(serve::serve(log, call)).await })
+    }
+
+    /// What is missing before this node has a log to append to; none when nothing is.
+    pub fn waits_for(&self) -> Option<String> {
+        self.log.birth.waits_for()
     }
 
     /// What this node knows of the log.

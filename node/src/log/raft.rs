@@ -2,12 +2,17 @@
 
 use super::append::{self, Queue};
 use super::birth::{self, Birth};
+use super::change;
+use super::discard;
 use super::disk::Disk;
 use super::machine::Machine;
 use super::network::{HeartbeatBody, Network, QUICK};
+use super::place;
+use super::round_trips;
 use super::runtime;
 use super::store::{LogStore, StoreError, StoreOptions};
-use super::types::{LogId, LogNode, LogTypes, Vote, Watch};
+use super::timers::{self, Timers};
+use super::types::{LogId, LogNode, LogTypes, Vote};
 use beam_wire::codec;
 use beam_wire::env::{Env, Task};
 use beam_wire::error::{CallError, Code};
@@ -18,13 +23,13 @@ use beam_wire::quic::{CallOptions, Lane, Peers};
 use openraft::async_runtime::watch::Watch as _;
 use openraft::async_runtime::{WatchReceiver, WatchSender};
 use openraft::{Config, Instant as _, Raft, ServerState, SnapshotPolicy};
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Who a log node is, and how it works. The times must be the same on all log nodes of a cluster.
+/// Who a log node is, and how it works.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
     /// The cluster.
@@ -35,18 +40,20 @@ pub struct LogOptions {
     pub datacenter: Name,
     /// The log nodes that the topology names, in its order: they are the first members.
     pub members: Vec<LogNode>,
+    /// What the topology says of the times below, which are worked out from it and from the measured round
+    /// trips when the node starts: see [`super::timers`]. Until then they fit round trips of up to 130 ms.
+    pub given: timers::Given,
     /// How often the leader asks every member whether it still leads. An answer that takes longer is
-    /// lost, so this must exceed the longest round trip between two log nodes (default: 150 ms, for
-    /// up to 130 ms).
+    /// lost, so this must exceed the longest round trip between two log nodes.
     pub heartbeat: Duration,
-    /// How often the leader says that it lives, without waiting for answers (default: 50 ms).
+    /// How often the leader says that it lives, without waiting for answers.
     pub beat: Duration,
-    /// How long openraft waits at least, beyond the lease, before it asks for an election by itself
-    /// (default: 250 ms). [`detect`] is sooner.
+    /// How long openraft waits at least, beyond the lease, before it asks for an election by itself.
+    /// [`detect`] is sooner.
     pub election_min: Duration,
     /// The same at most, and the lease: for how long those who heard the leader refuse another. It
     /// must exceed `heartbeat`, a tick and a round trip together, or an idle leader refuses proposals
-    /// for a moment (default: 350 ms).
+    /// for a moment.
     pub election_max: Duration,
     /// Within this time every proposal is answered, if only with an error (default: 5 s).
     pub append_timeout: Duration,
@@ -67,22 +74,36 @@ pub struct LogOptions {
 
 impl LogOptions {
     pub fn new(cluster: Name, node: Name, datacenter: Name, members: Vec<LogNode>) -> Self {
+        let Timers { heartbeat, beat, election_min, election_max } = Timers::default();
         Self {
             store: StoreOptions::new(cluster.clone()),
             cluster,
             node,
             datacenter,
             members,
-            heartbeat: Duration::from_millis(150),
-            beat: Duration::from_millis(50),
-            election_min: Duration::from_millis(250),
-            election_max: Duration::from_millis(350),
+            given: timers::Given::default(),
+            heartbeat,
+            beat,
+            election_min,
+            election_max,
             append_timeout: Duration::from_secs(5),
             queue_bytes_max: 64 << 20,
             preferred: None,
             calm: Duration::from_secs(5),
             leader_restore: false,
         }
+    }
+
+    /// The log nodes of the topology but this one.
+    fn others(&self) -> Vec<LogNode> {
+        self.members.iter().filter(|member| member.node != self.node).cloned().collect()
+    }
+
+    /// Takes times that fit the round trips.
+    fn fit(&mut self, others: &BTreeMap<Name, Option<Duration>>) {
+        let Timers { heartbeat, beat, election_min, election_max } = Timers::derive(&self.given, others);
+        (self.heartbeat, self.beat) = (heartbeat, beat);
+        (self.election_min, self.election_max) = (election_min, election_max);
     }
 
     fn openraft(&self) -> Result<Config, LogError> {
@@ -147,6 +168,12 @@ pub(super) struct Log {
     pub heard: Heard,
     /// This node leads, but keeps silent: see `hush`.
     pub hushed: AtomicBool,
+    /// When it started.
+    pub began: Instant,
+    /// Since when it leads.
+    pub leads_since: Mutex<Option<Instant>>,
+    /// What does not fit in its timers: see [`round_trips::watch`].
+    pub timer_warnings: Mutex<Vec<String>>,
 }
 
 /// When this node last heard a leader.
@@ -164,12 +191,17 @@ impl Heard {
             true
         });
     }
+
+    /// When a leader spoke last; none if none did since the start.
+    pub fn last(&self) -> Option<Instant> {
+        *self.0.borrow_watched()
+    }
 }
 
 impl Log {
     pub async fn start(
         env: Env,
-        options: LogOptions,
+        mut options: LogOptions,
         peers: Peers,
         directory: Directory,
         disk: Arc<dyn Disk>,
@@ -179,34 +211,40 @@ impl Log {
             let members = names(options.members.iter().map(|m| &m.node));
             return Err(LogError::NotAMember { node: options.node, members });
         }
-        let config = Arc::new(options.openraft()?);
         let store = LogStore::open(&env, disk, options.store.clone()).await?;
         let birth = Birth::new();
         let machine = Machine::new(store.clone(), birth.watches_applied());
         let discarded = machine.discarded();
         let network =
             Network::new(env.clone(), options.cluster.clone(), options.node.clone(), peers, directory, store.clone());
+        if !options.given.is_complete() {
+            options.fit(&round_trips::measure(&env, &network, &options.others()).await);
+        } else {
+            options.fit(&BTreeMap::new());
+        }
+        let config = Arc::new(options.openraft()?);
         let raft = Raft::new(store.raft_id(), config, network.clone(), store.clone(), machine);
         let raft = raft.await.map_err(|e| LogError::Raft(e.to_string()))?;
         let queue = Queue::new(env.random_u64(), options.queue_bytes_max);
         let heard = Heard::new();
         let hushed = AtomicBool::new(false);
-        let log = Log { env, options, network, store, raft, birth, queue, heard, hushed };
+        let began = env.now();
+        let (leads_since, timer_warnings) = (Mutex::default(), Mutex::default());
+        let log =
+            Log { env, options, network, store, raft, birth, queue, heard, hushed, began, leads_since, timer_warnings };
         let log = Arc::new(log);
         let tasks = log.env.tasks();
         tasks.own("log.raft", watch_raft(log.clone())).detach();
-        tasks.own("log.birth", birth::run(log.clone(), first_entry)).detach();
+        tasks.own("log.birth", birth::run(log.clone(), first_entry, discarded.clone())).detach();
         tasks.own("log.append", append::run(log.clone())).detach();
-        tasks.own("log.discard", discard(log.clone(), discarded)).detach();
+        tasks.own("log.discard", discard::run(log.clone(), discarded)).detach();
         tasks.serve("log.beat", beat(log.clone())).detach();
         tasks.serve("log.hush", hush(log.clone())).detach();
         tasks.serve("log.detect", detect(log.clone())).detach();
-        tasks.serve("log.place", place(log.clone())).detach();
-        for peer in log.options.members.iter().filter(|member| member.node != log.options.node) {
-            for lane in [Lane::Raft, QUICK] {
-                tasks.serve("log.connect", connect(log.clone(), peer.node.clone(), lane)).detach();
-            }
-        }
+        tasks.serve("log.place", place::place(log.clone())).detach();
+        tasks.serve("log.settle", change::settle(log.clone())).detach();
+        tasks.serve("log.round_trips", round_trips::watch(log.clone())).detach();
+        tasks.serve("log.connect", connect(log.clone())).detach();
         Ok(log)
     }
 
@@ -250,12 +288,26 @@ impl Log {
 
     /// The names of all voters, for messages.
     pub fn voters(&self) -> String {
+        names(self.voter_names().iter())
+    }
+
+    /// All voters, or those who will be.
+    pub fn voter_names(&self) -> Vec<Name> {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
         let voters: Vec<_> = membership.voter_ids().filter_map(|id| membership.get_node(&id)).collect();
         let known = if voters.is_empty() { self.options.members.iter().collect() } else { voters };
-        names(known.into_iter().map(|n| &n.node))
+        known.into_iter().map(|n| n.node.clone()).collect()
+    }
+
+    /// All other log nodes: members, and those that the topology names.
+    pub fn others(&self) -> BTreeSet<Name> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let members = metrics.membership_config.nodes().map(|(_, node)| node);
+        let all = members.chain(&self.options.members).map(|node| node.node.clone());
+        all.filter(|node| *node != self.options.node).collect()
     }
 }
 
@@ -274,8 +326,25 @@ async fn watch_raft(log: Arc<Log>) -> Result<(), String> {
     }
 }
 
-/// Keeps a connection to another log node, so that a vote need not wait for a handshake.
-async fn connect(log: Arc<Log>, node: Name, lane: Lane) {
+/// Keeps connections to all other log nodes, so that a vote need not wait for a handshake.
+async fn connect(log: Arc<Log>) {
+    let mut changes = log.raft.server_metrics();
+    let mut kept: BTreeMap<Name, [Task; 2]> = BTreeMap::new();
+    loop {
+        drop(changes.borrow_and_update());
+        let others = log.others();
+        kept.retain(|node, _| others.contains(node));
+        for node in others {
+            let keep = |lane| log.env.tasks().serve("log.connected", keep_connected(log.clone(), node.clone(), lane));
+            kept.entry(node.clone()).or_insert_with(|| [Lane::Raft, QUICK].map(keep));
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn keep_connected(log: Arc<Log>, node: Name, lane: Lane) {
     loop {
         match log.network.peer(&node, lane).await {
             Ok(peer) => peer.closed().await,
@@ -396,7 +465,7 @@ async fn detect(log: Arc<Log>) {
         tracing::info!("the leader is silent: asking the others whether to replace it");
         loop {
             let running = log.raft.server_metrics().borrow_watched().state == ServerState::Candidate;
-            if !running && log.raft.trigger().elect(true).await.is_err() {
+            if !running && !place::stands_back(&log) && log.raft.trigger().elect(true).await.is_err() {
                 return;
             }
             // Whoever heard the leader last refuses for a while: ask again, when an answer was possible.
@@ -409,78 +478,6 @@ async fn detect(log: Arc<Log>) {
                 Err(_) => {}
             }
         }
-    }
-}
-
-/// Hands leadership to the preferred datacenter when another leads, all is well, and a voter there
-/// holds the whole log.
-async fn place(log: Arc<Log>) {
-    let Some(preferred) = log.options.preferred.clone() else { return };
-    let mut well_since: Option<(u64, Instant)> = None;
-    loop {
-        log.env.sleep(log.options.heartbeat).await;
-        let target =
-            (log.options.datacenter != preferred && log.leads() == Leads::Me).then(|| caught_up(&log, &preferred));
-        let Some(target) = target.flatten() else {
-            well_since = None;
-            continue;
-        };
-        let now = log.env.now();
-        match well_since {
-            Some((same, since)) if same == target => {
-                if now.duration_since(since) >= log.options.calm {
-                    tracing::info!("handing leadership over to the datacenter {preferred}");
-                    if log.raft.trigger().transfer_leader(target).await.is_err() {
-                        return;
-                    }
-                    well_since = None;
-                }
-            }
-            _ => well_since = Some((target, now)),
-        }
-    }
-}
-
-/// A voter of the datacenter that answers the leader and lacks a few entries at most.
-fn caught_up(log: &Log, datacenter: &Name) -> Option<u64> {
-    /// What a busy log has in flight.
-    const LAG_MAX: u64 = 4096;
-    let metrics = log.raft.metrics();
-    let metrics = metrics.borrow_watched();
-    let membership = metrics.membership_config.membership();
-    let last = metrics.last_log_index?;
-    membership.voter_ids().find(|id| {
-        let there = membership.get_node(id).is_some_and(|n| n.datacenter == *datacenter);
-        let matched = metrics.replication.as_ref().and_then(|r| r.get(id)).and_then(|m| m.as_ref());
-        let answers = metrics.heartbeat.as_ref().and_then(|h| h.get(id)).and_then(|at| *at);
-        there
-            && matched.is_some_and(|m| m.index + LAG_MAX >= last)
-            && answers.is_some_and(|at| at.elapsed() < log.options.election_max * 2)
-    })
-}
-
-/// A snapshot of ours is a few hundred bytes in memory.
-const SNAPSHOT_WITHIN: Duration = Duration::from_secs(1);
-
-/// Lets entries go that a discard has named: a snapshot must stand there before openraft purges.
-async fn discard(log: Arc<Log>, mut discarded: Watch<Option<LogId>>) -> Result<(), String> {
-    let gone = |_| "the log's state machine is gone".to_string();
-    let stopped = |e: openraft::errors::Fatal<LogTypes>| e.to_string();
-    loop {
-        let upto = *discarded.borrow_and_update();
-        if let Some(upto) = upto.filter(|upto| log.store.state().purged < Some(*upto)) {
-            let mut snapshots = log.raft.watch_snapshot_progress();
-            while snapshots.get() < Some(upto) {
-                // One that is being made already may stand before this point: then ask once more.
-                log.raft.trigger().snapshot().await.map_err(stopped)?;
-                let made = log.env.timeout(SNAPSHOT_WITHIN, snapshots.wait_until_ge(&Some(upto))).await;
-                if let Ok(made) = made {
-                    made.map_err(|_| "Raft is gone".to_string())?;
-                }
-            }
-            log.raft.trigger().purge_log(upto.index).await.map_err(stopped)?;
-        }
-        discarded.changed().await.map_err(gone)?;
     }
 }
 

@@ -4,7 +4,7 @@
 use super::network::{HeartbeatBody, SnapshotBody, VoteBody};
 use super::raft::Log;
 use super::types::{LogTypes, Vote};
-use super::{append, info, read};
+use super::{append, change, discard, info, read};
 use beam_wire::codec;
 use beam_wire::error::{CallError, Code};
 use beam_wire::message::raft::{Envelope, RaftBytes, RaftHeartbeat, RaftPipe, RaftSnapshot, RaftTransfer, RaftVote};
@@ -42,8 +42,13 @@ pub(super) async fn serve(log: Arc<Log>, call: Incoming) -> Result<(), CallError
         }
         Kind::LogDiscard => {
             let mut call: Handle<message::LogDiscard> = call.open()?;
-            let version = info::discard(&log, &call.request, call.deadline).await?;
+            let version = discard::discard(&log, &call.request, call.deadline).await?;
             call.reply(&version).await
+        }
+        Kind::LogChange => {
+            let mut call: Handle<message::LogChange> = call.open()?;
+            let answer = change::change(&log, &call.request, call.deadline).await?;
+            call.reply(&answer).await
         }
         Kind::RaftPipe => pipe(log, call.open()?).await,
         Kind::RaftHeartbeat => heartbeat(log, call.open()?).await,

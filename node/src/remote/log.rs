@@ -10,8 +10,8 @@ use beam_wire::identity::Role;
 use beam_wire::ids::{Epoch, LogIndex, Name, Version};
 use beam_wire::message::Call;
 use beam_wire::message::log::{
-    Appended, BODY_BYTES_MAX, Entries, LogAppend, LogDiscard, LogInfo, LogInfoReply, LogRead, LogTail, Proposal,
-    Proposals,
+    Appended, Apply, BODY_BYTES_MAX, Change, Entries, LogAppend, LogChange, LogChangeReply, LogDiscard, LogInfo,
+    LogInfoReply, LogRead, LogStatus, LogStatusReply, LogTail, Proposal, Proposals,
 };
 use beam_wire::quic::directory::{Directory, NodeAddress};
 use beam_wire::quic::{CallOptions, Caller, Lane, Peer, Peers, ReplyReader};
@@ -42,17 +42,24 @@ pub struct RemoteLog {
     peers: Peers,
     directory: Directory,
     datacenter: Name,
+    only: Option<Name>,
 }
 
 impl RemoteLog {
     /// `datacenter` is the caller's own: its log nodes are asked first.
     pub fn new(env: &Env, peers: Peers, directory: Directory, datacenter: Name) -> Self {
-        Self { env: env.clone(), peers, directory, datacenter }
+        Self { env: env.clone(), peers, directory, datacenter, only: None }
+    }
+
+    /// The log as this one node has it: no other is asked.
+    pub fn at(&self, node: Name) -> Self {
+        Self { only: Some(node), ..self.clone() }
     }
 
     /// All log nodes that DNS names, those of the own datacenter first.
     pub fn nodes(&self) -> Vec<NodeAddress> {
         let mut nodes = self.directory.nodes_everywhere(Role::Log);
+        nodes.retain(|node| self.only.as_ref().is_none_or(|only| *only == node.node));
         nodes.sort_by_key(|n| (n.datacenter != self.datacenter, n.datacenter.clone(), n.node.clone()));
         nodes
     }
@@ -110,6 +117,28 @@ impl RemoteLog {
         }
     }
 
+    /// How one log node is.
+    pub async fn status(&self, node: &Name, deadline: Instant) -> Result<LogStatusReply, CallError> {
+        let Some(address) = self.directory.find(node) else {
+            return Err(CallError::never(Code::Unavailable, format!("DNS names no address of {node}")));
+        };
+        match self.env.timeout_at(deadline, self.ask(&address, &LogStatus, deadline)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(silent(&address)),
+        }
+    }
+
+    /// Plans a change of the log's members, leader or drained datacenters, and does it if `apply` says so.
+    /// When this fails after a plan was to be applied, it may have been.
+    pub async fn change(
+        &self,
+        change: &Change,
+        apply: Option<Apply>,
+        deadline: Instant,
+    ) -> Result<LogChangeReply, CallError> {
+        self.ask_any(&LogChange { epoch: None, change: change.clone(), apply, forwarded: false }, deadline).await
+    }
+
     async fn peer(&self, node: &NodeAddress) -> Result<Peer, CallError> {
         match self.env.timeout(DIAL_WITHIN, self.peers.peer(&node.target(), Lane::Calls)).await {
             Ok(peer) => peer,
@@ -139,8 +168,9 @@ impl RemoteLog {
                     Ok(Err(e)) => e,
                     Err(_) => silent(node),
                 };
-                // That the others are silent says less than that there is no majority.
-                if last.code != Code::NoQuorum || trouble.code == Code::NoQuorum {
+                // That one is silent says less than what another has answered.
+                let says_little = |e: &CallError| matches!(e.code, Code::Unavailable | Code::Disconnected);
+                if !says_little(&trouble) || says_little(&last) {
                     last = trouble;
                 }
             }

@@ -4,9 +4,10 @@ use beam_certs::{Authority, Credentials, days};
 use beam_node::log::disk_sim::{Loss, SimDisk, SimDiskOptions};
 use beam_node::log::types::LogNode;
 use beam_node::log::{LogOptions, LogRole};
-use beam_node::remote::log::RemoteLog;
+use beam_node::remote::log::{Reader, RemoteLog};
 use beam_wire::env::sim::{Link, SimWorld};
 use beam_wire::env::{Env, SrvAnswer, SrvTarget};
+use beam_wire::identity::ClientRole;
 use beam_wire::message::hello::Hello;
 use beam_wire::message::log::{Entries, Entry, LogInfoReply};
 use beam_wire::quic::directory::{Directory, DirectoryOptions};
@@ -93,17 +94,28 @@ impl Cluster {
         let (world, machines, hosts) = (world.clone(), BTreeMap::new(), Vec::new());
         let mut this = Self { world, env, machines, options, authority, hosts, link };
         for node in members {
-            let (host, datacenter) = (node.node.to_string(), node.datacenter.clone());
-            let identity = Identity::node(cluster.clone(), datacenter, node.node.clone(), vec![NodeRole::Log]);
-            let credentials = this.authority.issue(&this.env, &identity, days(30)).unwrap();
-            let address = this.place(node.datacenter.as_str());
-            let disk = SimDisk::new(&this.env.child(&format!("disk of {host}")), disk);
-            this.machines.insert(host, Machine { node, address, disk, credentials, role: Role::default() });
+            this.add_machine(node, disk);
         }
         for datacenter in DATACENTERS {
             this.say_in_dns(datacenter, &[]);
         }
         this
+    }
+
+    fn add_machine(&mut self, node: LogNode, disk: SimDiskOptions) {
+        let (host, datacenter) = (node.node.to_string(), node.datacenter.clone());
+        let identity = Identity::node(name("beam"), datacenter, node.node.clone(), vec![NodeRole::Log]);
+        let credentials = self.authority.issue(&self.env, &identity, days(30)).unwrap();
+        let address = self.place(node.datacenter.as_str());
+        let disk = SimDisk::new(&self.env.child(&format!("disk of {host}")), disk);
+        self.machines.insert(host, Machine { node, address, disk, credentials, role: Role::default() });
+    }
+
+    /// One more machine, off. DNS and its own topology name it; the others' topology does not.
+    pub fn add(&mut self, host: &str, datacenter: &str) {
+        let node = LogNode { node: name(host), datacenter: name(datacenter) };
+        self.add_machine(node, SimDiskOptions { sync: Duration::from_millis(1), ..SimDiskOptions::default() });
+        self.say_in_dns(datacenter, &[]);
     }
 
     /// A new address in a datacenter, with links to all others.
@@ -157,7 +169,11 @@ impl Cluster {
         let service = LogService { identity, boot: env.random_u64(), role: machine.role.clone() };
         let peers = Peers::start(env.clone(), endpoint, Arc::new(service));
         let node = machine.node.clone();
-        let options = LogOptions { node: node.node, datacenter: node.datacenter, ..self.options.clone() };
+        let mut members = self.options.members.clone();
+        if !members.contains(&node) {
+            members.push(node.clone());
+        }
+        let options = LogOptions { node: node.node, datacenter: node.datacenter, members, ..self.options.clone() };
         let disk = Arc::new(machine.disk.clone());
         let started = LogRole::start(&env, options, peers, directory, disk, Bytes::from_static(FIRST_ENTRY));
         *machine.role.lock().unwrap() = Some(started.await.unwrap());
@@ -185,6 +201,11 @@ impl Cluster {
 
     pub fn info(&self, host: &str) -> Option<LogInfoReply> {
         Some(self.machines[host].role.lock().unwrap().as_ref()?.info())
+    }
+
+    /// What a node that is nobody's member says that it waits for.
+    pub fn waits_for(&self, host: &str) -> Option<String> {
+        self.machines[host].role.lock().unwrap().as_ref()?.waits_for()
     }
 
     /// The leader that a majority of nodes agrees on and that runs.
@@ -229,8 +250,19 @@ impl Cluster {
     /// The log as an api node of a datacenter sees it.
     pub fn client(&mut self, datacenter: &str) -> RemoteLog {
         let host = format!("api-{datacenter}-{}", self.hosts.len());
-        let env = self.world.env(&host);
         let identity = Identity::node(name("beam"), name(datacenter), name(&host), vec![NodeRole::Api]);
+        self.caller(datacenter, &host, identity)
+    }
+
+    /// The log as an operator in a datacenter sees it.
+    pub fn operator(&mut self, datacenter: &str) -> RemoteLog {
+        let host = format!("operator-{datacenter}-{}", self.hosts.len());
+        let identity = Identity::client(name("beam"), name(&host), ClientRole::Admin);
+        self.caller(datacenter, &host, identity)
+    }
+
+    fn caller(&mut self, datacenter: &str, host: &str, identity: Identity) -> RemoteLog {
+        let env = self.world.env(host);
         let tls = self.authority.issue(&env, &identity, days(30)).unwrap().tls(&env).unwrap();
         let address = self.place(datacenter);
         let endpoint = Endpoint::open(&env, address, tls, EndpointOptions::wan([7; 64])).unwrap();
@@ -248,9 +280,28 @@ impl Cluster {
         data
     }
 
-    /// All data of one node's log below an index, read from that node alone.
+    /// All data of one node's log below an index, as a client is given it who asks that node first.
     pub async fn read_all(&self, client: &RemoteLog, below: LogIndex) -> BTreeMap<LogIndex, Bytes> {
-        let mut reader = client.read(None, LogIndex(0), true);
+        self.read(client.read(None, LogIndex(0), true), below).await
+    }
+
+    /// All data of one node's log below an index, read from that node alone.
+    pub async fn read_at(&self, client: &RemoteLog, host: &str, below: LogIndex) -> BTreeMap<LogIndex, Bytes> {
+        self.read_from(client, host, LogIndex(0), below).await
+    }
+
+    /// The same, from an index on.
+    pub async fn read_from(
+        &self,
+        client: &RemoteLog,
+        host: &str,
+        from: LogIndex,
+        below: LogIndex,
+    ) -> BTreeMap<LogIndex, Bytes> {
+        self.read(client.at(name(host)).read(None, from, true), below).await
+    }
+
+    async fn read(&self, mut reader: Reader, below: LogIndex) -> BTreeMap<LogIndex, Bytes> {
         let mut data = BTreeMap::new();
         while reader.position() < below {
             let entries = self.env.timeout_at(self.soon(60), reader.next()).await;

@@ -3,6 +3,7 @@
 mod chaos;
 mod cluster;
 mod faults;
+mod members;
 mod readers;
 
 use beam_node::log::disk_sim::SimDiskOptions;

@@ -14,6 +14,8 @@ fn callers(kind: Kind) -> (&'static [Role], Option<ClientRole>) {
         LogAppend | LogRead | LogTail | LogInfo | LogDiscard | LogStatus => {
             (&[Log, View, Api], Some(ClientRole::Admin))
         }
+        // Operators change members; a log node may ask for its own place back.
+        LogChange => (&[Log], Some(ClientRole::Admin)),
         // Only log nodes vote and replicate; not even an operator speaks for one.
         RaftPipe | RaftVote | RaftSnapshot | RaftTransfer | RaftHeartbeat => (&[Log], None),
         // Views copy from views.
@@ -45,6 +47,7 @@ mod tests {
         LogInfo        L V A  - - a
         LogDiscard     L V A  - - a
         LogStatus      L V A  - - a
+        LogChange      L - -  - - a
         RaftPipe       L - -  - - -
         RaftVote       L - -  - - -
         RaftSnapshot   L - -  - - -

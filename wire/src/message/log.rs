@@ -233,3 +233,121 @@ impl Call for LogDiscard {
     /// Where the discard itself lies in the log.
     type Reply = Version;
 }
+
+/// Asks for a change of the log's members, of its leader, or of the datacenters that the leader stays out
+/// of: for its plan, or that it be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogChange {
+    /// Refuse if the cluster is in another epoch.
+    pub epoch: Option<Epoch>,
+    /// What is to be.
+    pub change: Change,
+    /// Do it; none to be shown the plan alone.
+    pub apply: Option<Apply>,
+    /// Set by a log node that forwards: the receiver must lead, and does not forward again.
+    pub forwarded: bool,
+}
+
+/// What can be changed while the log runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// A node that is no member yet learns from now on.
+    Add {
+        /// The node. It runs, and its log is empty, or one of this cluster and epoch.
+        node: Name,
+        /// Its datacenter, as its certificate says.
+        datacenter: Name,
+    },
+    /// Learners vote from now on, all at once.
+    Promote {
+        /// The nodes.
+        nodes: Vec<Name>,
+    },
+    /// Members are no members any more, all at once.
+    Remove {
+        /// The members.
+        members: Vec<MemberName>,
+    },
+    /// A node that has lost its disk, and so drew another Raft id, learns, and when it has caught up takes
+    /// the place of its old id.
+    Replace {
+        /// The node.
+        node: Name,
+    },
+    /// The leader hands over to this node.
+    Lead {
+        /// The node.
+        node: Name,
+    },
+    /// The leader stays out of a datacenter, until [`Change::Return`].
+    Drain {
+        /// The datacenter.
+        datacenter: Name,
+    },
+    /// The leader may be in a datacenter again.
+    Return {
+        /// The datacenter.
+        datacenter: Name,
+    },
+}
+
+/// A member, by name. A node that has lost its disk may be there twice, under two Raft ids.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberName {
+    /// The node.
+    pub node: Name,
+    /// Its Raft id; none for all that the node has.
+    pub raft_id: Option<u64>,
+}
+
+/// That a change be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Apply {
+    /// What [`Plan::at`] of the plan said that was agreed to: if the members have changed since, nothing is done.
+    pub seen: LogIndex,
+    /// Do what [`Plan::refused`] warns of, too.
+    pub force: bool,
+}
+
+/// What a change would do, or has done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogChangeReply {
+    /// As of now: when a change takes several steps, what is left of it.
+    pub plan: Plan,
+    /// The version at which all of it is done; none if it was not asked for, or waits ([`Plan::waits`]):
+    /// then ask again.
+    pub done: Option<Version>,
+}
+
+/// What a change would do. Sentences are for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Where the newest change of members lies in the log.
+    pub at: LogIndex,
+    /// The members now.
+    pub before: Vec<Member>,
+    /// The members afterwards.
+    pub after: Vec<Member>,
+    /// The datacenters that the leader stays out of afterwards.
+    pub drained: Vec<Name>,
+    /// The leader afterwards, if the change says.
+    pub leader: Option<Name>,
+    /// All is as asked already.
+    pub nothing_to_do: bool,
+    /// What happens, and what may fail afterwards.
+    pub notes: Vec<String>,
+    /// What is allowed and unwise.
+    pub warnings: Vec<String>,
+    /// What must come first, and how far it is. It comes by itself.
+    pub waits: Option<String>,
+    /// Why it is not done unless forced.
+    pub refused: Option<String>,
+    /// Why it cannot be done at all.
+    pub impossible: Option<String>,
+}
+
+impl Call for LogChange {
+    const KIND: Kind = Kind::LogChange;
+    type Item = ();
+    type Reply = LogChangeReply;
+}

@@ -25,6 +25,7 @@ pub enum Kind {
     LogInfo = 19,
     LogDiscard = 20,
     LogStatus = 21,
+    LogChange = 22,
     RaftPipe = 32,
     RaftVote = 33,
     RaftSnapshot = 34,
@@ -43,7 +44,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind there is.
-    pub const ALL: [Kind; 21] = [
+    pub const ALL: [Kind; 22] = [
         Kind::Hello,
         Kind::LogAppend,
         Kind::LogRead,
@@ -51,6 +52,7 @@ impl Kind {
         Kind::LogInfo,
         Kind::LogDiscard,
         Kind::LogStatus,
+        Kind::LogChange,
         Kind::RaftPipe,
         Kind::RaftVote,
         Kind::RaftSnapshot,
