@@ -18,7 +18,7 @@ pub struct Figures {
 #[derive(Serialize)]
 pub struct Figure {
     /// What it is.
-    pub name: &'static str,
+    pub name: String,
     /// How much.
     pub value: f64,
     /// Of what.
@@ -45,21 +45,21 @@ impl Figures {
     }
 
     /// Adds a figure that stands alone.
-    pub fn add(&mut self, name: &'static str, value: f64, unit: &'static str) {
-        self.figures.push(Figure { name, value, unit, floor: None });
+    pub fn add(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
+        self.figures.push(Figure { name: name.into(), value, unit, floor: None });
     }
 
     /// Adds a figure beside its floor.
-    pub fn add_beside(&mut self, name: &'static str, value: f64, unit: &'static str, floor: (&'static str, f64)) {
+    pub fn add_beside(&mut self, name: impl Into<String>, value: f64, unit: &'static str, floor: (&'static str, f64)) {
         let floor = Floor { name: floor.0, value: floor.1, ratio: value / floor.1 };
-        self.figures.push(Figure { name, value, unit, floor: Some(floor) });
+        self.figures.push(Figure { name: name.into(), value, unit, floor: Some(floor) });
     }
 
     /// For people.
     pub fn table(&self) -> String {
         let mut text = String::new();
         for figure in &self.figures {
-            write!(text, "{:36} {:>14.1} {:10}", figure.name, figure.value, figure.unit).expect("text grows");
+            write!(text, "{:44} {:>14.1} {:10}", figure.name, figure.value, figure.unit).expect("text grows");
             if let Some(floor) = &figure.floor {
                 write!(text, " {:.3} of {} ({:.1})", floor.ratio, floor.name, floor.value).expect("text grows");
             }

@@ -1,5 +1,6 @@
 //! Where the log's files lie: a real directory, or one in memory that crashes ([`super::disk_sim`]).
 
+use super::room::Space;
 use futures::future::BoxFuture;
 use redb::{BackendError, StorageBackend};
 use std::fmt::Debug;
@@ -22,6 +23,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes names durable.
     fn sync_dir(&self) -> io::Result<()>;
+    /// How much room there is.
+    fn space(&self) -> io::Result<Space>;
     /// How many bytes a file has.
     fn len(&self, name: &str) -> io::Result<u64>;
     /// Waits until all that was synced is on the platters: at once on a real disk, where a sync
@@ -115,6 +118,13 @@ impl Disk for Directory {
         self.at("", self.dir.sync_all())
     }
 
+    fn space(&self) -> io::Result<Space> {
+        let found = self.at("", rustix::fs::fstatvfs(&self.dir).map_err(io::Error::from))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        // What is kept for the superuser is not for us, whoever we are.
+        Ok(Space { free_bytes: bytes(found.f_bavail), total_bytes: bytes(found.f_blocks) })
+    }
+
     fn len(&self, name: &str) -> io::Result<u64> {
         Ok(self.at(name, fs::metadata(self.path.join(name)))?.len())
     }
@@ -135,8 +145,10 @@ impl StorageBackend for DiskFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }
+    /// What a sync failed to write may be lost, and a later sync may not say so: such an error is never taken
+    /// for a disk that is merely full.
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.0.sync_data().map_err(|e| io::Error::other(format!("the disk did not keep what was written: {e}")))
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.0.write(offset, data)

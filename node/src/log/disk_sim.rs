@@ -6,6 +6,7 @@
 //! writer would still have waited.
 
 use super::disk::{Disk, DiskFile};
+use super::room::Space;
 use beam_wire::env::Env;
 use futures::future::BoxFuture;
 use redb::StorageBackend;
@@ -61,9 +62,12 @@ struct State {
     busy_until: Option<Instant>,
     operations: u64,
     syncs: u64,
+    opened: u64,
     crash_at: Option<u64>,
     syncs_fail: bool,
     capacity: Option<u64>,
+    /// From which operation on how many more fail for want of room.
+    full: Option<(u64, u64)>,
 }
 
 type Names = BTreeMap<String, u64>;
@@ -119,9 +123,11 @@ impl SimDisk {
             busy_until: None,
             operations: 0,
             syncs: 0,
+            opened: 0,
             crash_at: None,
             syncs_fail: false,
             capacity: None,
+            full: None,
         };
         Self { env: env.clone(), options, state: Arc::new(Mutex::new(state)) }
     }
@@ -154,6 +160,11 @@ impl SimDisk {
         self.lock().syncs
     }
 
+    /// How often a file was opened.
+    pub fn opened(&self) -> u64 {
+        self.lock().opened
+    }
+
     /// Whether power is on.
     pub fn is_on(&self) -> bool {
         self.lock().on
@@ -167,6 +178,13 @@ impl SimDisk {
     /// How many bytes all files may have together; no bound if none.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.lock().capacity = bytes;
+    }
+
+    /// From the n-th operation from now on (the first is 1), so many operations that take room fail: somebody
+    /// else has filled the disk, and then makes room; at a crash at the latest.
+    pub fn full_before(&self, n: u64, times: u64) {
+        let mut state = self.lock();
+        state.full = Some((state.operations + n, times));
     }
 
     /// How many bytes all files have together.
@@ -251,15 +269,27 @@ impl State {
         self.names.get(name).copied().ok_or_else(missing)
     }
 
+    /// Removing a file makes room at once, though power may bring it back.
     fn used(&self) -> u64 {
-        self.files.values().map(|f| f.live.len() as u64).sum()
+        self.names.values().filter_map(|file| self.files.get(file)).map(|f| f.live.len() as u64).sum()
     }
 
     /// Fails if the file cannot grow to `len`.
-    fn room(&self, file: u64, len: u64) -> io::Result<()> {
+    fn room(&mut self, file: u64, len: u64) -> io::Result<()> {
         let has = self.files[&file].live.len() as u64;
         let full = self.capacity.is_some_and(|capacity| len > has && self.used() + (len - has) > capacity);
-        if full { Err(io::Error::new(io::ErrorKind::StorageFull, "no space left on this disk")) } else { Ok(()) }
+        if full { Err(no_room()) } else { self.some_room() }
+    }
+
+    /// Fails while somebody else fills the disk.
+    fn some_room(&mut self) -> io::Result<()> {
+        match &mut self.full {
+            Some((from, times)) if self.operations >= *from && *times > 0 => {
+                *times -= 1;
+                Err(no_room())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn draw(&mut self) -> u64 {
@@ -339,6 +369,7 @@ impl State {
         self.life += 1;
         self.on = true;
         self.crash_at = None;
+        self.full = None;
         self.busy_until = None;
     }
 
@@ -364,6 +395,10 @@ impl State {
             }
         }
     }
+}
+
+fn no_room() -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, "no space left on this disk")
 }
 
 fn apply(op: &Op, files: &mut BTreeMap<u64, Content>, side: impl Fn(&mut Content) -> &mut Vec<u8>, names: &mut Names) {
@@ -399,6 +434,7 @@ impl Disk for SimDisk {
     fn create(&self, name: &str) -> io::Result<DiskFile> {
         let mut state = self.lock();
         state.operate()?;
+        state.some_room()?;
         let file = state.next_file;
         state.next_file += 1;
         state.files.insert(file, Content::default());
@@ -407,8 +443,9 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<DiskFile> {
-        let state = self.lock();
+        let mut state = self.lock();
         state.powered()?;
+        state.opened += 1;
         let file = state.find(name)?;
         Ok(self.file(&state, file))
     }
@@ -436,6 +473,14 @@ impl Disk for SimDisk {
         let mut state = self.lock();
         state.operate()?;
         self.sync(&mut state, Target::Directory)
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let state = self.lock();
+        state.powered()?;
+        let capacity = state.capacity.unwrap_or(u64::MAX);
+        // Large enough for any reserve.
+        Ok(Space { free_bytes: capacity.saturating_sub(state.used()), total_bytes: u64::MAX })
     }
 
     fn len(&self, name: &str) -> io::Result<u64> {

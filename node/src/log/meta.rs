@@ -43,6 +43,9 @@ pub struct MetaState {
     pub machine: Arc<MachineState>,
     /// In the order of their indexes. Only the last is written to.
     pub segments: Vec<SegmentRecord>,
+    /// By number: all segments but the last, and but those that an earlier version has sealed, until they
+    /// were looked into.
+    pub sealed: BTreeMap<u64, Sealed>,
     /// The number of the next segment. Numbers are never used again.
     pub next_segment: u64,
 }
@@ -54,6 +57,22 @@ pub struct SegmentRecord {
     pub number: u64,
     /// The index of its first entry, or of the one that will be.
     pub first: u64,
+}
+
+/// What a segment was when it was closed for good: a start then need not open it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// The index of its last entry.
+    pub last: u64,
+    /// How long its file is.
+    pub bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredSealed {
+    number: u64,
+    last: u64,
+    bytes: u64,
 }
 
 /// What the state machine remembers over a restart. It may lag behind the log, and is then made good
@@ -93,7 +112,8 @@ struct StoredMachine {
 
 /// The open file.
 pub struct Meta {
-    db: Database,
+    /// None if it could not be opened once more.
+    db: Option<Database>,
     /// What the file holds.
     written: BTreeMap<&'static str, Vec<u8>>,
 }
@@ -101,7 +121,7 @@ pub struct Meta {
 impl Meta {
     /// Makes the file. It counts only once everything in it is durable.
     pub fn create(disk: &dyn Disk, state: &MetaState) -> Result<Self, StoreError> {
-        let mut meta = Self { db: database(disk.create(META_NEW)?, META_NEW)?, written: BTreeMap::new() };
+        let mut meta = Self { db: Some(database(disk.create(META_NEW)?, META_NEW)?), written: BTreeMap::new() };
         meta.save(state)?;
         disk.rename(META_NEW, META)?;
         disk.sync_dir()?;
@@ -117,7 +137,16 @@ impl Meta {
             found.insert(key.value().to_owned(), value.value().to_vec());
         }
         let state = decode(&found)?;
-        Ok((Self { db, written: encode(&state) }, state))
+        let wanted = encode(&state);
+        let written = wanted.keys().filter_map(|key| Some((*key, found.get(*key)?.clone()))).collect();
+        Ok((Self { db: Some(db), written }, state))
+    }
+
+    /// Opens the file once more, after a write has failed: who knows what it holds now.
+    pub fn reopen(&mut self, disk: &dyn Disk) -> Result<(), StoreError> {
+        self.db = None;
+        *self = Self::open(disk)?.0;
+        Ok(())
     }
 
     /// Makes `state` durable: once the disk has settled, if it is simulated.
@@ -126,7 +155,8 @@ impl Meta {
         if wanted == self.written {
             return Ok(());
         }
-        let write = self.db.begin_write().at(META)?;
+        let db = self.db.as_ref().expect("what could not be opened once more is not saved to");
+        let write = db.begin_write().at(META)?;
         {
             let mut table = write.open_table(TABLE).at(META)?;
             for (key, value) in &wanted {
@@ -142,7 +172,7 @@ impl Meta {
 
     /// Closes the file, so that it needs no repair.
     pub fn close(self) -> Result<(), StoreError> {
-        self.db.close().at(META)
+        self.db.map_or(Ok(()), |db| db.close().at(META))
     }
 }
 
@@ -157,7 +187,15 @@ fn encode(state: &MetaState) -> BTreeMap<&'static str, Vec<u8>> {
         discarded: state.machine.discarded.map(Into::into),
         memberships: state.machine.memberships.iter().map(Into::into).collect(),
     };
-    BTreeMap::from([
+    let sealed = |s: &SegmentRecord| {
+        state.sealed.get(&s.number).map(|sealed| StoredSealed {
+            number: s.number,
+            last: sealed.last,
+            bytes: sealed.bytes,
+        })
+    };
+    let sealed: Vec<_> = state.segments.iter().filter_map(sealed).collect();
+    let mut values = BTreeMap::from([
         ("format", META_FORMAT.to_le_bytes().to_vec()),
         ("raft_id", codec::encode(&state.raft_id)),
         ("cluster", codec::encode(&state.cluster)),
@@ -169,7 +207,24 @@ fn encode(state: &MetaState) -> BTreeMap<&'static str, Vec<u8>> {
         ("course", codec::encode(&state.machine.course)),
         ("segments", codec::encode(&state.segments)),
         ("next_segment", codec::encode(&state.next_segment)),
-    ])
+        ("sealed", codec::encode(&sealed)),
+    ]);
+    let checksum = checksum(values.iter().map(|(key, value)| (*key, value.as_slice())));
+    values.insert(CHECKSUM, checksum.to_vec());
+    values
+}
+
+/// The key of what covers all others: redb looks at its own checksums only after a crash.
+const CHECKSUM: &str = "checksum";
+
+fn checksum<'a>(values: impl Iterator<Item = (&'a str, &'a [u8])>) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new();
+    for (key, value) in values.filter(|(key, _)| *key != CHECKSUM) {
+        for part in [key.as_bytes(), value] {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+    }
+    hasher.finalize().as_bytes()[..8].try_into().expect("a hash has 32 bytes")
 }
 
 fn decode(found: &BTreeMap<String, Vec<u8>>) -> Result<MetaState, StoreError> {
@@ -180,6 +235,10 @@ fn decode(found: &BTreeMap<String, Vec<u8>>) -> Result<MetaState, StoreError> {
         Some(found) => return Err(StoreError::UnknownFormat { file: META.into(), found, known: META_FORMAT }),
         None => return Err(corrupt("it has no format number".into())),
     };
+    let wanted = checksum(found.iter().map(|(key, value)| (key.as_str(), value.as_slice())));
+    if found.get(CHECKSUM).map_or(format >= 2, |found| *found != wanted) {
+        return Err(corrupt("its values are not those that were written (checksum)".into()));
+    }
     let id = |id: Option<StoredLogId>| id.map(LogId::from);
     let machine: StoredMachine = value(found, "machine")?;
     let memberships = machine.memberships.into_iter().map(TryInto::try_into).collect::<Result<_, DecodeError>>();
@@ -189,6 +248,8 @@ fn decode(found: &BTreeMap<String, Vec<u8>>) -> Result<MetaState, StoreError> {
         memberships: memberships.map_err(|e| corrupt(format!("machine: {e}")))?,
         course: if format < 2 { Course::default() } else { value(found, "course")? },
     };
+    let sealed: Vec<StoredSealed> = if found.contains_key("sealed") { value(found, "sealed")? } else { Vec::new() };
+    let sealed = sealed.into_iter().map(|s| (s.number, Sealed { last: s.last, bytes: s.bytes })).collect();
     Ok(MetaState {
         raft_id: value(found, "raft_id")?,
         cluster: value(found, "cluster")?,
@@ -198,6 +259,7 @@ fn decode(found: &BTreeMap<String, Vec<u8>>) -> Result<MetaState, StoreError> {
         purged: id(value(found, "purged")?),
         machine: Arc::new(machine),
         segments: value(found, "segments")?,
+        sealed,
         next_segment: value(found, "next_segment")?,
     })
 }

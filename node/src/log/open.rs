@@ -2,11 +2,12 @@
 //! what is listed must be whole.
 
 use super::disk::Disk;
-use super::meta::{META, META_NEW, Meta, MetaState};
+use super::files::Files;
+use super::meta::{META, META_NEW, Meta, MetaState, Sealed};
 use super::segment::{Segment, is_segment_name};
 use super::store::{StoreError, StoreOptions};
 use super::types::LogId;
-use super::writer::Files;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Opens all files; begins with `fresh` if there are none. Returns the last entry, too.
@@ -16,7 +17,7 @@ pub fn open_files(
     fresh: MetaState,
 ) -> Result<(Files, MetaState, Option<LogId>), StoreError> {
     let names = disk.list()?;
-    let (meta, state) = if names.iter().any(|name| name == META) {
+    let (meta, mut state) = if names.iter().any(|name| name == META) {
         Meta::open(&*disk)?
     } else if let Some(file) = names.iter().find(|name| is_segment_name(name)) {
         return Err(StoreError::NoMeta { file: file.clone() });
@@ -27,17 +28,24 @@ pub fn open_files(
         return Err(StoreError::OtherCluster { found: state.cluster, wanted: options.cluster });
     }
     let segments: Vec<_> = state.segments.iter().map(|r| Arc::new(Segment::listed(disk.clone(), *r))).collect();
-    let listed = |name: &String| segments.iter().any(|s| s.name() == *name);
-    for name in disk.list()?.iter().filter(|name| *name == META_NEW || is_segment_name(name) && !listed(name)) {
+    let names: BTreeSet<String> = disk.list()?.into_iter().collect();
+    let listed: BTreeSet<String> = segments.iter().map(|s| s.name()).collect();
+    for name in names.iter().filter(|name| *name == META_NEW || is_segment_name(name) && !listed.contains(*name)) {
         disk.remove(name)?;
     }
-    let last = check(&segments, &state)?;
+    if let Some(missing) = segments.iter().find(|s| !names.contains(&s.name())) {
+        let why = format!("there is no such file, and the entries from {} on lie in it", missing.record.first);
+        return Err(StoreError::Corrupt { file: missing.name(), why });
+    }
+    let last = check(&segments, &mut state)?;
     let files = Files::new(disk, meta, state.clone(), options, segments, last.map(|id| id.index))?;
     Ok((files, state, last))
 }
 
-/// Makes sure that no entry is missing, by the first and last one of each segment. Returns the last.
-fn check(segments: &[Arc<Segment>], state: &MetaState) -> Result<Option<LogId>, StoreError> {
+/// Makes sure that no entry is missing. Of a sealed segment only the length of its file is looked at: what
+/// it holds was written down when it was sealed. Only the last segment is opened, and those that an earlier
+/// version has sealed, for the first time. Returns the last entry.
+fn check(segments: &[Arc<Segment>], state: &mut MetaState) -> Result<Option<LogId>, StoreError> {
     let corrupt = |segment: &Segment, why: String| Err(StoreError::Corrupt { file: segment.name(), why });
     let readable = state.purged.map(|id| id.index + 1);
     if let (Some(segment), Some(readable)) = (segments.first(), readable)
@@ -48,24 +56,37 @@ fn check(segments: &[Arc<Segment>], state: &MetaState) -> Result<Option<LogId>, 
     }
     let mut last = None;
     for (i, segment) in segments.iter().enumerate() {
-        let next = segments.get(i + 1).map(|next| next.record.first);
-        if next.is_none() {
+        let first = segment.record.first;
+        let Some(next) = segments.get(i + 1).map(|next| next.record.first) else {
             segment.unseal()?;
+            last = bounds(segment)?.map(|(_, end)| (segment, end)).or(last);
+            break;
+        };
+        let sealed = match state.sealed.get(&segment.record.number) {
+            Some(sealed) => *sealed,
+            None => {
+                // A crash may have come while it was being sealed.
+                segment.unseal()?;
+                segment.seal()?;
+                let Some((_, end)) = bounds(segment)? else {
+                    return corrupt(segment, format!("it is empty: entries {first} to {} are missing", next - 1));
+                };
+                segment.close_sealed()?;
+                let sealed = Sealed { last: end, bytes: segment.file_bytes()? };
+                state.sealed.insert(segment.record.number, sealed);
+                sealed
+            }
+        };
+        if sealed.last + 1 != next {
+            let why = format!("it ends at entry {}, but the next segment begins at {next}", sealed.last);
+            return corrupt(segment, why);
         }
-        let wanted = segment.record.first;
-        match (segment.bounds()?, next) {
-            (None, None) => {}
-            (None, Some(next)) => {
-                return corrupt(segment, format!("it is empty: entries {wanted} to {} are missing", next - 1));
-            }
-            (Some((first, _)), _) if first != wanted => {
-                return corrupt(segment, format!("it begins at entry {first}, but should at {wanted}"));
-            }
-            (Some((_, end)), Some(next)) if end + 1 != next => {
-                return corrupt(segment, format!("it ends at entry {end}, but the next segment begins at {next}"));
-            }
-            (Some((_, end)), _) => last = Some((segment, end)),
+        let found = segment.file_bytes()?;
+        if found != sealed.bytes {
+            let why = format!("it is {found} bytes long, but was {} when it was closed for good", sealed.bytes);
+            return corrupt(segment, why);
         }
+        last = Some((segment, sealed.last));
     }
     let last = match last {
         None => None,
@@ -82,5 +103,17 @@ fn check(segments: &[Arc<Segment>], state: &MetaState) -> Result<Option<LogId>, 
             Err(StoreError::Corrupt { file: META.into(), why })
         }
         _ => Ok(last),
+    }
+}
+
+/// The first and last entry of a segment that is opened, if it has any.
+fn bounds(segment: &Segment) -> Result<Option<(u64, u64)>, StoreError> {
+    let wanted = segment.record.first;
+    match segment.bounds()? {
+        Some((first, _)) if first != wanted => {
+            let why = format!("it begins at entry {first}, but should at {wanted}");
+            Err(StoreError::Corrupt { file: segment.name(), why })
+        }
+        bounds => Ok(bounds),
     }
 }

@@ -105,6 +105,11 @@ impl Segment {
         }
     }
 
+    /// Closes a file in which a write has failed, as it is.
+    pub fn abandon(&self) {
+        *self.write() = File::Closed;
+    }
+
     /// Closes the file and removes it. It must not be listed any more.
     pub fn remove(&self) -> Result<(), StoreError> {
         let mut file = self.write();
@@ -203,14 +208,11 @@ impl Segment {
 
     fn open_sealed(&self) -> Result<ReadOnlyDatabase, StoreError> {
         let name = self.name();
-        let open = || -> Result<_, StoreError> {
-            Ok(Builder::new().set_cache_size(SEALED_CACHE_BYTES).open_read_only_with_backend(self.disk.open(&name)?))
-        };
-        match open()? {
-            // The crash came while it was being sealed.
+        let file = self.disk.open(&name)?;
+        match Builder::new().set_cache_size(SEALED_CACHE_BYTES).open_read_only_with_backend(file) {
             Err(DatabaseError::RepairAborted) => {
-                self.open_for_writing()?.close().at(&name)?;
-                open()?.at(&name)
+                let why = "it says that it was not closed, but was: its first bytes have rotted".into();
+                Err(StoreError::Corrupt { file: name, why })
             }
             other => other.at(&name),
         }

@@ -6,6 +6,8 @@
 use super::disk::Disk;
 use super::meta::{MachineState, MetaState};
 use super::open::open_files;
+use super::room::{Room, Space};
+use super::runtime;
 use super::segment::{Segment, weight};
 use super::tail::Tail;
 use super::types::{Entry, EntryContent, IoFlushed, LogId, LogTypes, Vote, content};
@@ -15,12 +17,15 @@ use beam_wire::ids::{Epoch, Name};
 use beam_wire::message::log::BODY_BYTES_MAX;
 use futures::{Stream, StreamExt, stream};
 use openraft::OptionalSend;
+use openraft::async_runtime::WatchSender;
+use openraft::async_runtime::watch::Watch as _;
 use openraft::storage::{LogState, RaftLogReader, RaftLogStorage};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// What one request of replication holds, unless one entry alone is larger. The leader's lease is renewed
@@ -35,6 +40,9 @@ const UNFLUSHED_BYTES_MAX: usize = 64 << 20;
 /// log share them.
 const SEALED_OPEN_MAX: usize = 16;
 
+/// A file that a full disk made unusable is opened once more at once, or when there is room.
+const REOPENED_WITHIN: Duration = Duration::from_millis(50);
+
 /// How a log is kept.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -46,11 +54,14 @@ pub struct StoreOptions {
     /// The newest entries are kept in memory, up to this many bytes: seconds of a busy log, so that
     /// replication and the views that are up to date cost no reads.
     pub cache_bytes: usize,
+    /// What is to stay free on the disk, or a twentieth of it if that is less: room for what makes room. It
+    /// takes a busy log seconds to fill, in which somebody else can be made to lead.
+    pub reserve_bytes: u64,
 }
 
 impl StoreOptions {
     pub fn new(cluster: Name) -> Self {
-        Self { cluster, segment_bytes: 64 << 20, cache_bytes: 32 << 20 }
+        Self { cluster, segment_bytes: 64 << 20, cache_bytes: 32 << 20, reserve_bytes: 512 << 20 }
     }
 }
 
@@ -65,6 +76,8 @@ pub enum StoreError {
     InUse { file: String },
     #[error("{file} has format {found}, but this version of Beam reads up to {known}: start the version that wrote it")]
     UnknownFormat { file: String, found: u32, known: u32 },
+    #[error("the log was closed while its disk was full ({space}): what waited to be written is not written")]
+    Full { space: Space },
     #[error("{file}: {why}")]
     Corrupt { file: String, why: String },
     #[error("this log belongs to the cluster {found}, not to {wanted}")]
@@ -88,6 +101,7 @@ impl StoreError {
         let kind = match self {
             Self::Io(e) | Self::Database { source: redb::Error::Io(e), .. } => e.kind(),
             Self::InUse { .. } => io::ErrorKind::ResourceBusy,
+            Self::Full { .. } => io::ErrorKind::StorageFull,
             Self::Corrupt { .. } | Self::UnknownFormat { .. } => io::ErrorKind::InvalidData,
             _ => io::ErrorKind::Other,
         };
@@ -129,6 +143,7 @@ pub(super) struct Shared {
     room: Arc<Semaphore>,
     /// Those that were read last are last.
     sealed_open: Mutex<VecDeque<Arc<Segment>>>,
+    room_on_disk: runtime::Sender<(Room, Space)>,
 }
 
 struct Memory {
@@ -161,6 +176,7 @@ impl LogStore {
             purged: None,
             machine: Arc::default(),
             segments: Vec::new(),
+            sealed: BTreeMap::new(),
             next_segment: 0,
         };
         let cache_bytes = options.cache_bytes;
@@ -168,6 +184,7 @@ impl LogStore {
         let (files, state, last) = env.blocking(move || open_files(files, options, fresh)).await?;
         disk.settled().await?;
         let segments = files.segments().to_vec();
+        let room = files.room();
         let last = last.or(state.purged);
         let memory = Memory {
             tail: Tail::new(last.map(|id| id.index + 1), cache_bytes),
@@ -190,6 +207,7 @@ impl LogStore {
             memory: Mutex::new(memory),
             room: Arc::new(Semaphore::new(UNFLUSHED_BYTES_MAX)),
             sealed_open: Mutex::default(),
+            room_on_disk: runtime::Watch::channel(room).0,
         });
         let (jobs, asked) = mpsc::unbounded_channel();
         env.tasks().own("log.writer", write(env.clone(), files, asked, shared.clone())).detach();
@@ -235,6 +253,21 @@ impl LogStore {
             flushed: memory.flushed,
             bytes: memory.bytes,
         }
+    }
+
+    /// Whether the disk is too full to take proposals of clients.
+    pub fn is_full(&self) -> bool {
+        self.shared.room_on_disk.borrow_watched().0.is_full()
+    }
+
+    /// How much room the disk had when it was last looked at: a second ago at most.
+    pub fn space(&self) -> Space {
+        self.shared.room_on_disk.borrow_watched().1
+    }
+
+    /// Tells when the disk becomes full, and when it is not any more.
+    pub fn watch_room(&self) -> runtime::Receiver<(Room, Space)> {
+        self.shared.room_on_disk.subscribe()
     }
 
     pub fn vote(&self) -> Option<Vote> {
@@ -320,6 +353,11 @@ impl LogStore {
                 let read =
                     move || store.shared.read_segments(&segments, next, disk_to, &mut bytes, one).map(|e| (e, bytes));
                 match self.shared.env.blocking(read).await {
+                    // A full disk has interrupted the writer, which opens the file once more.
+                    Err(StoreError::Database { source: redb::Error::PreviousIo, .. }) if self.lives() => {
+                        self.shared.env.sleep(REOPENED_WITHIN).await;
+                        continue 'again;
+                    }
                     // The files may have gone while we read them.
                     _ if self.shared.memory().generation != generation => continue 'again,
                     Err(e) => return Err(e.to_io()),
@@ -334,6 +372,10 @@ impl LogStore {
                 }
             }
         }
+    }
+
+    fn lives(&self) -> bool {
+        self.shared.memory().ended.is_none()
     }
 
     /// Asks the writer for something, in order with what happens to `memory`, and waits until it is
@@ -398,9 +440,20 @@ impl Shared {
         }
     }
 
+    /// The disk has this room.
+    pub(super) fn looked(&self, found: (Room, Space)) {
+        self.room_on_disk.send_if_modified(|known| {
+            let changed = known.0 != found.0;
+            *known = found;
+            changed
+        });
+    }
+
     /// Nothing will be written any more.
     pub(super) fn ended(&self, why: &str) {
         self.memory().ended.get_or_insert(why.to_owned());
+        // Who waits for room would wait for ever.
+        self.room.close();
     }
 
     fn read_segments(
@@ -546,7 +599,8 @@ impl RaftLogStorage<LogTypes> for LogStore {
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
         let bytes = entries.iter().map(weight).sum::<usize>().min(UNFLUSHED_BYTES_MAX);
-        let room = self.shared.room.clone().acquire_many_owned(bytes as u32).await.map_err(io::Error::other)?;
+        let room = self.shared.room.clone().acquire_many_owned(bytes as u32).await;
+        let room = room.map_err(|_| self.shared.memory().end())?;
         let mut memory = self.shared.memory();
         let follows = entries.iter().map(|e| Some(e.log_id.index));
         let first = memory.tail.next().or(entries.first().map(|e| e.log_id.index)).unwrap_or(0);

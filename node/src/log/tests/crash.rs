@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug)]
-enum Step {
+pub enum Step {
     /// Entries `first..first + count` of a term.
     Append {
         term: u64,
@@ -36,7 +36,7 @@ use Step::*;
 
 /// Segments hold three entries. Every kind of step meets every kind of place: within a segment, at its
 /// end, across several.
-const SCRIPT: &[Step] = &[
+pub const SCRIPT: &[Step] = &[
     Vote(1),
     Append { term: 1, first: 0, count: 2 },
     Epoch(1),
@@ -61,7 +61,7 @@ const SCRIPT: &[Step] = &[
 
 /// What the log should be.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Model {
+pub struct Model {
     entries: Vec<LogId>,
     vote: Option<u64>,
     epoch: Option<u64>,
@@ -69,7 +69,7 @@ struct Model {
 }
 
 impl Model {
-    fn step(&mut self, step: Step) {
+    pub fn step(&mut self, step: Step) {
         match step {
             Append { term, first, count } | Pipeline { term, first, count } => {
                 self.entries.extend((first..first + count).map(|i| id(term, i)));
@@ -99,13 +99,13 @@ impl Model {
 
 /// How many steps were acknowledged, and how many were asked for.
 #[derive(Clone, Copy, Debug, Default)]
-struct Progress {
-    acknowledged: usize,
-    asked: usize,
+pub struct Progress {
+    pub acknowledged: usize,
+    pub asked: usize,
 }
 
 /// Does the script until power fails.
-async fn perform(store: &mut LogStore, progress: &Mutex<Progress>) {
+pub async fn perform(store: &mut LogStore, progress: &Mutex<Progress>) {
     let mut in_flight = Vec::new();
     for (i, step) in SCRIPT.iter().enumerate() {
         progress.lock().unwrap().asked = i + 1;
@@ -140,7 +140,7 @@ async fn perform(store: &mut LogStore, progress: &Mutex<Progress>) {
 
 /// What a crash left is what the log was after some step that was asked for, or on the way there, and not
 /// before the last one that was acknowledged.
-fn check(found: &Model, progress: Progress) {
+pub fn check(found: &Model, progress: Progress) {
     let Progress { acknowledged, asked } = progress;
     let mut before = Model::default();
     SCRIPT[..acknowledged].iter().for_each(|step| before.step(*step));
@@ -155,7 +155,7 @@ fn check(found: &Model, progress: Progress) {
     assert!(fits, "with {progress:?}, the log is {found:?}");
 }
 
-async fn look(store: &LogStore) -> Model {
+pub async fn look(store: &LogStore) -> Model {
     let entries = all(store).await;
     for entry in &entries {
         assert_eq!(*entry, data(entry.log_id.leader_id.term, entry.log_id.index));
@@ -169,7 +169,7 @@ async fn look(store: &LogStore) -> Model {
 }
 
 /// The log still works, and keeps what it takes from now on.
-async fn goes_on(store: &mut LogStore, disk: &SimDisk) {
+pub async fn goes_on(store: &mut LogStore, disk: &SimDisk) {
     let next = store.state().last.map_or(0, |last| last.index + 1);
     append(store, (next..next + 5).map(|i| data(9, i))).await.unwrap();
     store.save_vote(&vote(9)).await.unwrap();

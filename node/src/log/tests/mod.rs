@@ -1,6 +1,7 @@
 //! What the log promises of its disk. Each test names the loss that it prevents.
 
 mod crash;
+mod full;
 mod machine;
 mod members;
 mod search;
@@ -27,7 +28,7 @@ fn run<T>(test: impl Future<Output = T>) -> T {
 
 /// Small enough that a handful of entries makes several segments, and leaves the cache.
 fn options() -> StoreOptions {
-    StoreOptions { cluster: "test".parse().unwrap(), segment_bytes: 400, cache_bytes: 600 }
+    StoreOptions { cluster: "test".parse().unwrap(), segment_bytes: 400, cache_bytes: 600, reserve_bytes: 0 }
 }
 
 async fn open(disk: &(impl Disk + Clone)) -> Result<LogStore, StoreError> {
