@@ -10,7 +10,7 @@ use crate::log::timers::Given;
 use crate::log::types::LogNode;
 use crate::log::{LogOptions, LogRole};
 use crate::remote::log::RemoteLog;
-use crate::view::{ViewOptions, ViewRole};
+use crate::view::{Others, ViewOptions, ViewRole};
 use anyhow::{Context, Result};
 use beam_certs::{CertError, Credentials};
 use beam_wire::command::{Command, FORMAT, Genesis};
@@ -142,8 +142,14 @@ impl Node {
             roles.start(|running| running.log = Some(role));
         }
         if node.has_role(Role::View) {
-            let view_options = ViewOptions::new(topology.cluster.clone(), node.serves.clone(), options.view_directory);
-            let role = ViewRole::start(&env, view_options, log.clone()).await?;
+            let view_options = view_options(&topology, node, options.view_directory);
+            let others = Others {
+                me: node.name.clone(),
+                datacenter: node.datacenter.clone(),
+                peers: peers.clone(),
+                directory: directory.clone(),
+            };
+            let role = ViewRole::start(&env, view_options, others, log.clone()).await?;
             roles.start(|running| running.view = Some(role));
         }
         if node.has_role(Role::Api) {
@@ -211,6 +217,16 @@ fn log_options(topology: &Topology, node: &topology::Node) -> LogOptions {
     if let Some(mib) = topology.log.segment_mib {
         options.store.segment_bytes = u64::from(mib) << 20;
     }
+    options
+}
+
+/// What the topology says of views, else the view's own defaults.
+fn view_options(topology: &Topology, node: &topology::Node, directory: PathBuf) -> ViewOptions {
+    let mut options = ViewOptions::new(topology.cluster.clone(), node.serves.clone(), directory);
+    let topology::View { history, checkpoint, copy_mib_per_second } = topology.view;
+    options.history = history.unwrap_or(options.history);
+    options.checkpoint_indexes = checkpoint.unwrap_or(options.checkpoint_indexes);
+    options.copy_bytes_per_second = copy_mib_per_second.map(|mib| u64::from(mib) << 20);
     options
 }
 
@@ -314,7 +330,7 @@ impl Service for Roles {
             Hello => None,
             LogAppend | LogRead | LogTail | LogInfo | LogDiscard | LogStatus | LogChange | RaftPipe | RaftVote
             | RaftSnapshot | RaftTransfer | RaftHeartbeat => running.log.as_ref().map(|log| log.serve(call)),
-            ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount => {
+            ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount | ViewCopy | ViewCheckpoint => {
                 running.view.as_ref().map(|view| view.serve(call))
             }
             ApiQuery | ApiUpdate | ApiTransact | ApiStatus => running.api.as_ref().map(|api| api.serve(call)),

@@ -8,10 +8,14 @@ use beam_certs::Authority;
 use beam_client::{Client, ClientOptions};
 use beam_node::log::disk_sim::{Loss, SimDisk, SimDiskOptions};
 use beam_node::node::{Node, NodeOptions};
+use beam_node::remote::log::RemoteLog;
 use beam_wire::env::sim::{Link, SimWorld};
 use beam_wire::env::{Env, SrvAnswer, SrvTarget};
+use beam_wire::message::hello::Hello;
+use beam_wire::quic::{Directory, DirectoryOptions, Endpoint, EndpointOptions, Incoming, Peers, Service};
 use beam_wire::topology::Topology;
-use beam_wire::{ClientRole, Identity, Name, Role};
+use beam_wire::{CallError, ClientRole, Code, Identity, Name, Role};
+use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -183,6 +187,30 @@ impl SimCluster {
         }
     }
 
+    /// The log, as an administrator in a datacenter sees it.
+    pub fn log(&mut self, datacenter: &Name) -> Result<RemoteLog> {
+        self.clients += 1;
+        let name = Name::new(format!("admin-{}", self.clients))?;
+        let env = self.world.env(name.as_str());
+        let identity = Identity::client(self.topology.cluster.clone(), name, ClientRole::Admin);
+        let tls = self.authority.issue(&env, &identity, CERTIFICATES_LAST)?.tls(&env)?;
+        let number = (self.clients - 1) % CLIENTS_MAX + 1;
+        let at = address(self.place(datacenter), 1, number);
+        let endpoint = Endpoint::open(&env, at, tls, EndpointOptions::wan([7; 64]))?;
+        let service = Nothing(Hello::of(&identity, env.random_u64()));
+        let peers = Peers::start(env.clone(), endpoint, Arc::new(service));
+        let datacenters = self.topology.datacenters.clone();
+        let options = DirectoryOptions::default();
+        let directory = Directory::start(&env, &self.topology.zone, datacenters, &[Role::Log], options);
+        Ok(RemoteLog::new(&env, peers, directory, datacenter.clone()))
+    }
+
+    /// What lies in a view's directory is gone. The node must not run.
+    pub fn wipe_view(&self, name: &Name) -> Result<()> {
+        anyhow::ensure!(!self.running.contains_key(name), "{name} runs");
+        Ok(std::fs::remove_dir_all(self.view_directory(name))?)
+    }
+
     /// A client in a datacenter, which asks only api nodes of `allowed`, in this order.
     pub async fn client(&mut self, datacenter: &Name, allowed: &[Name], role: ClientRole) -> Result<Client> {
         self.client_within(datacenter, allowed, role, Duration::from_secs(30)).await
@@ -212,6 +240,20 @@ impl SimCluster {
     /// The environment of the test itself.
     pub fn env(&self) -> Env {
         self.world.env("test")
+    }
+}
+
+/// A caller that answers nobody.
+struct Nothing(Hello);
+
+impl Service for Nothing {
+    fn hello(&self) -> Hello {
+        self.0.clone()
+    }
+
+    fn serve(&self, call: Incoming) -> BoxFuture<'static, Result<(), CallError>> {
+        let error = CallError::never(Code::UnknownKind, format!("{} answers no {:?}", self.0.name, call.kind));
+        Box::pin(std::future::ready(Err(error)))
     }
 }
 

@@ -16,6 +16,7 @@ use beam_wire::message::view::*;
 use beam_wire::message::{Call, Kind};
 use beam_wire::term::{Direction, XSD};
 use beam_wire::*;
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Write};
@@ -394,6 +395,28 @@ fn of_kind(samples: &mut Samples, kind: Kind) -> [&'static str; 3] {
             samples.add("two", Counts { counts: vec![0, 100] });
             names::<ViewCount>(kind)
         }
+        Kind::ViewCopy => {
+            let interval = |to: Option<&'static [u8]>| KeyInterval {
+                from: Bytes::from_static(b"abc"),
+                to: to.map(Bytes::from_static),
+            };
+            let wanted = vec![interval(Some(b"abd")), interval(None)];
+            samples.add("one", ViewCopy { at: version(), space: Space::Subject, range: half(), wanted });
+            let fact =
+                |deleted| CopiedFact { shared: 17, rest: Bytes::from_static(b"xyz"), inserted: LogIndex(300), deleted };
+            let term = CopiedTerm { id: id("s"), text: Bytes::from_static(b"text") };
+            let facts = vec![fact(None), fact(Some(LogIndex(400)))];
+            let chunk = CopyChunk { oldest: LogIndex(9), done: None, facts, terms: vec![term] };
+            samples.add("more", chunk.clone());
+            samples.add("done", CopyChunk { done: Some(interval(None)), ..chunk });
+            names::<ViewCopy>(kind)
+        }
+        Kind::ViewCheckpoint => {
+            samples.add("one", ViewCheckpoint { epoch: Some(Epoch(3)) });
+            let pieces = vec![(Bytes::from_static(b"head"), Bytes::from_static(b"value"))];
+            samples.add("one", CheckpointChunk { at: version(), pieces });
+            names::<ViewCheckpoint>(kind)
+        }
         Kind::ApiQuery => {
             let sparql = "ASK {}".to_string();
             samples.add("latest", ApiQuery { sparql: sparql.clone(), base_iri: None, position: Position::Latest });
@@ -587,7 +610,7 @@ fn bytes_are_what_they_always_were() {
 #[test]
 fn every_type_of_a_message_has_golden_bytes() {
     /// Held by the samples of the replies that contain them.
-    const PARTS: [&str; 13] = [
+    const PARTS: [&str; 16] = [
         "Change",
         "MemberName",
         "Apply",
@@ -595,6 +618,9 @@ fn every_type_of_a_message_has_golden_bytes() {
         "Member",
         "EpochBegan",
         "RoundTrip",
+        "KeyInterval",
+        "CopiedFact",
+        "CopiedTerm",
         "Served",
         "ViewState",
         "Lane",

@@ -66,11 +66,13 @@ pub enum Asking {
     Verdict,
     /// Numbers of facts.
     Count,
+    /// Copies of all that it holds.
+    Copy,
     /// The same, of a view that must apply more entries before it can answer.
     Behind,
 }
 
-const ASKINGS: usize = 6;
+const ASKINGS: usize = 7;
 
 /// What was seen of a view from here.
 pub struct Record {
@@ -225,7 +227,10 @@ impl Views for RemoteViews {
         deadline: Instant,
     ) -> BoxStream<'static, Result<C::Reply, CallError>> {
         let waiting = Waiting::start(&self.shared.env, view, asking);
-        let begin = Answering::<C>::Asking { shared: self.shared.clone(), node: view.node.clone(), request, deadline };
+        // Copies must not stand before what somebody waits for.
+        let lane = if asking == Asking::Copy { Lane::Bulk } else { Lane::Calls };
+        let (shared, node) = (self.shared.clone(), view.node.clone());
+        let begin = Answering::<C>::Asking { shared, node, lane, request, deadline };
         stream::unfold((begin, waiting), |(answering, mut waiting)| async move {
             let step = answering.next().await;
             match step {
@@ -249,7 +254,7 @@ impl Views for RemoteViews {
 
 /// A call to a view, from the dialling on.
 enum Answering<C: Call> {
-    Asking { shared: Arc<Shared>, node: Name, request: C, deadline: Instant },
+    Asking { shared: Arc<Shared>, node: Name, lane: Lane, request: C, deadline: Instant },
     Reading(Caller<C>),
     Over,
 }
@@ -257,10 +262,10 @@ enum Answering<C: Call> {
 impl<C: Call> Answering<C> {
     async fn next(self) -> Result<Option<(C::Reply, Self)>, CallError> {
         let mut caller = match self {
-            Answering::Asking { shared, node, request, deadline } => {
+            Answering::Asking { shared, node, lane, request, deadline } => {
                 let gone = || CallError::elsewhere(Code::Unavailable, format!("DNS no longer names view {node}"));
                 let target = shared.known().get(&node).map(|k| k.address.target()).ok_or_else(gone)?;
-                let peer = shared.peers.peer(&target, Lane::Calls).await?;
+                let peer = shared.peers.peer(&target, lane).await?;
                 peer.call(&request, CallOptions { deadline: Some(deadline) }).await?
             }
             Answering::Reading(caller) => caller,

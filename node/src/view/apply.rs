@@ -74,7 +74,7 @@ pub enum ApplyError {
 }
 
 /// Where a view stands after a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// What is readable now.
     pub progress: Progress,

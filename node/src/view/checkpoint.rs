@@ -12,9 +12,9 @@
 //! ```
 
 use super::outcomes::Outcomes;
-use super::store::{Batch, StorageError, Store};
+use super::store::{Batch, Snapshot, StorageError, Store};
 use super::verdict::{Rules, Slots, Verdicts};
-use beam_wire::{LogIndex, TransactionId, codec};
+use beam_wire::{LogIndex, TransactionId, Version, codec};
 use serde::{Deserialize, Serialize};
 
 /// A checkpoint is due after this many bytes of bodies, if that is more than four times what it writes.
@@ -76,6 +76,14 @@ pub fn write(batch: &mut Batch<'_>, verdicts: &mut Verdicts, outcomes: &Outcomes
     }
     let head = Head { judged, rules: verdicts.rules().cloned() };
     batch.put_checkpoint_piece(HEAD, &codec::encode(&head));
+}
+
+/// The version of the newest checkpoint; none if there is none, or it is older than the genesis.
+pub fn head(snapshot: &Snapshot) -> Result<Option<Version>, StorageError> {
+    let Some(head) = snapshot.checkpoint_piece(HEAD)? else { return Ok(None) };
+    let Head { judged, rules } =
+        codec::decode(&head).map_err(|_| StorageError::Damaged("the head of the verdict checkpoint".into()))?;
+    Ok(rules.map(|rules| Version { epoch: rules.epoch, index: judged }))
 }
 
 /// The state at the newest checkpoint; that before the first entry, if there is none.

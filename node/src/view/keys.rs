@@ -169,6 +169,14 @@ pub fn read_past(order: Order, key: &[u8]) -> Result<(Fact, LogIndex, LogIndex),
     Ok((read_live(order, live).map_err(|_| error)?, index(deleted), index(inserted)))
 }
 
+/// Reads a past key without its terms: how long the fact's own key is, when it was deleted, and when inserted.
+pub fn read_past_key(key: &[u8]) -> Result<(usize, LogIndex, LogIndex), KeyError> {
+    let error = KeyError { what: "past key", length: key.len() };
+    let length = key.len().checked_sub(16).filter(|n| [3 * ID_BYTES, 4 * ID_BYTES].contains(n)).ok_or(error)?;
+    let index = |at: usize| key[at..at + 8].try_into().map(u64::from_be_bytes).map(LogIndex).map_err(|_| error);
+    Ok((length, index(length)?, index(length + 8)?))
+}
+
 /// When the version of a past key was deleted.
 pub fn deleted_at(key: &[u8]) -> Option<LogIndex> {
     let (rest, _) = key.split_last_chunk::<8>()?;

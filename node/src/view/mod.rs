@@ -8,23 +8,29 @@
 //! facts. Facts, progress and, now and then, a [`checkpoint`] of the verdicts become durable
 //! together in [`store`], under the keys that [`keys`] draws. [`lookup`] finds facts as they were at
 //! one exact version; [`serve`] hands what it finds to peers, and [`status`] says how the view is.
+//! A view without data, or whose log was discarded beneath it, first copies what others hold ([`boot`]),
+//! from the one scan that each of them turns for all who ride ([`carousel`], [`copy`]).
 //!
 //! What is promised:
 //! - a view that is killed resumes exactly where it was; after a power loss, from somewhere earlier,
 //!   never from between two batches;
 //! - a look-up sees one version, whole, or fails;
-//! - a bad entry is judged, a bad disk stops the view, and the two are never mistaken for one another.
+//! - a bad entry is judged, a bad disk stops the view, and the two are never mistaken for one another;
+//! - a view that was copied from others cannot be told from one that read the whole log.
 //!
-//! What it never does: read a clock while it applies, ask another view, write to the log, or answer
-//! for points that it does not hold.
+//! What it never does: read a clock while it applies, ask another view about anything but a copy, write to
+//! the log, or answer for points that it does not hold.
 //!
-//! Missing: booting from other views (a view whose log was discarded beneath it cannot start), and a
-//! hash per range that proves two views equal. Versions that are too old to be read leave the disk
-//! only as compaction comes across them.
+//! Missing: a hash per range that proves two views equal. Versions that are too old to be read leave the
+//! disk only as compaction comes across them.
 
 pub mod apply;
-pub mod checkpoint;
+mod boot;
+mod carousel;
+mod checkpoint;
+mod copy;
 pub mod follow;
+mod intervals;
 pub mod keys;
 pub mod lookup;
 pub mod outcomes;
@@ -36,7 +42,7 @@ pub mod store;
 pub mod terms;
 pub mod verdict;
 
-pub use role::{ViewError, ViewOptions, ViewRole};
+pub use role::{Others, ViewError, ViewOptions, ViewRole};
 
 #[cfg(test)]
 mod model;

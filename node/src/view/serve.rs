@@ -1,20 +1,26 @@
 //! Answers peers: reads a request, has it done, writes the replies. Nothing else.
 
 use super::apply::{Held, Shared};
+use super::carousel::Carousel;
+use super::checkpoint;
+use super::copy::Wanted;
 use super::follow::FollowError;
+use super::intervals::Intervals;
 use super::lookup::{At, Lookup, LookupError, Request};
 use super::outcomes::Outcome;
 use super::status::{Board, WATCH_EVERY, WATCH_PAUSE};
-use super::store::Store;
+use super::store::{Scan, StorageError, Store};
 use super::terms::TermLookup;
 use beam_wire::env::Env;
 use beam_wire::fact::Pattern;
 use beam_wire::message::Kind;
 use beam_wire::message::view::{
-    Counts, KEYS_MAX, LookupChunk, TermsChunk, ViewCount, ViewLookup, ViewStatus, ViewTerms, ViewVerdict,
+    CheckpointChunk, Counts, INTERVALS_MAX, KEYS_MAX, LookupChunk, TermsChunk, ViewCheckpoint, ViewCopy, ViewCount,
+    ViewLookup, ViewStatus, ViewTerms, ViewVerdict,
 };
 use beam_wire::quic::{Handle, Incoming};
 use beam_wire::{CallError, Code, Range, Space, Version};
+use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -33,6 +39,8 @@ pub struct Desk {
     pub held: Arc<Held>,
     /// Slices that may be read at the same time.
     pub slices: Arc<Semaphore>,
+    /// What others copy from.
+    pub carousel: Carousel,
 }
 
 /// Slices read at the same time, on a thread each. More would not be quicker on any disk or machine
@@ -44,7 +52,9 @@ impl Desk {
     pub async fn serve(self, call: Incoming) -> Result<(), CallError> {
         let board = self.board.clone();
         match call.kind {
-            Kind::ViewStatus => self.status(call.open()?).await,
+            Kind::ViewStatus => status(self.env, self.board, call.open()?).await,
+            Kind::ViewCopy => self.copy(call.open()?).await,
+            Kind::ViewCheckpoint => self.checkpoint(call.open()?).await,
             Kind::ViewLookup => {
                 let _counted = board.enter();
                 self.lookup(call.open()?).await
@@ -62,19 +72,6 @@ impl Desk {
                 self.count(call.open()?).await
             }
             other => Err(CallError::never(Code::UnknownKind, format!("a view does not answer {other:?}"))),
-        }
-    }
-
-    async fn status(self, mut call: Handle<ViewStatus>) -> Result<(), CallError> {
-        loop {
-            let edition = self.board.edition();
-            call.reply(&self.board.status()).await?;
-            if !call.request.watch {
-                return Ok(());
-            }
-            self.env.sleep(WATCH_PAUSE).await;
-            // Its end is news too: that the view is alive.
-            let _ = self.env.timeout(WATCH_EVERY - WATCH_PAUSE, self.board.changed_since(edition)).await;
         }
     }
 
@@ -151,6 +148,55 @@ impl Desk {
         }
     }
 
+    /// Lets another view copy from this one.
+    async fn copy(self, mut call: Handle<ViewCopy>) -> Result<(), CallError> {
+        let ViewCopy { at, space, range, wanted } = call.request.clone();
+        check_count(wanted.len(), INTERVALS_MAX, "intervals")?;
+        let Some(keys) = Intervals::checked(wanted) else {
+            return Err(CallError::never(Code::Invalid, "intervals of keys are ascending, disjoint and not empty"));
+        };
+        self.check_held(space, &range)?;
+        self.check_epoch(at)?;
+        self.board.applied(&self.env, at.index, call.deadline).await?;
+        let mut ride = self.carousel.ride(space, Wanted { at: at.index, range, keys });
+        while let Some(chunks) = ride.next().await? {
+            for chunk in chunks {
+                call.reply(&chunk).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the newest verdict checkpoint.
+    async fn checkpoint(self, mut call: Handle<ViewCheckpoint>) -> Result<(), CallError> {
+        let snapshot = self.store.snapshot();
+        let desk = self.clone();
+        let head =
+            self.read(move || checkpoint::head(&snapshot).map(|head| (head, snapshot.checkpoint_pieces()))).await;
+        let (head, mut pieces) = head.map_err(|e| desk.refuse(e.into()))?;
+        let Some(at) = head else {
+            return Err(CallError::elsewhere(Code::Unavailable, "this view has no verdict checkpoint yet"));
+        };
+        if let Some(epoch) = call.request.epoch.filter(|epoch| *epoch != at.epoch) {
+            let message = format!("this view's checkpoint is of epoch {}, not {epoch}", at.epoch);
+            return Err(CallError::never(Code::WrongEpoch, message));
+        }
+        loop {
+            let (rest, chunk) = self
+                .read(move || {
+                    let chunk = checkpoint_chunk(&mut pieces);
+                    (pieces, chunk)
+                })
+                .await;
+            pieces = rest;
+            let chunk = chunk.map_err(|e| self.refuse(e.into()))?;
+            if chunk.is_empty() {
+                return Ok(());
+            }
+            call.reply(&CheckpointChunk { at, pieces: chunk }).await?;
+        }
+    }
+
     async fn verdict(self, mut call: Handle<ViewVerdict>) -> Result<(), CallError> {
         let at = call.request.at;
         self.check_epoch(at)?;
@@ -173,6 +219,10 @@ impl Desk {
         if space == Space::Term {
             return Err(CallError::never(Code::Invalid, "no facts lie in the term space: ask for subject or object"));
         }
+        self.check_held(space, range)
+    }
+
+    fn check_held(&self, space: Space, range: &Range) -> Result<(), CallError> {
         if !self.held.covers(space, range) {
             let served: Vec<String> = self.held.ranges(space).iter().map(Range::to_string).collect();
             let held = if served.is_empty() { "nothing".into() } else { served.join(", ") };
@@ -242,9 +292,49 @@ impl OpenLookup {
 }
 
 fn check_keys(count: usize) -> Result<(), CallError> {
-    if count > KEYS_MAX {
-        let message = format!("{count} keys are more than the {KEYS_MAX} that one call may have");
+    check_count(count, KEYS_MAX, "keys")
+}
+
+fn check_count(count: usize, max: usize, what: &str) -> Result<(), CallError> {
+    if count > max {
+        let message = format!("{count} {what} are more than the {max} that one call may have");
         return Err(CallError::never(Code::TooLarge, message));
     }
     Ok(())
+}
+
+/// Answers for a view that has nothing to answer from yet.
+pub async fn without_data(env: Env, board: Arc<Board>, call: Incoming) -> Result<(), CallError> {
+    match call.kind {
+        Kind::ViewStatus => status(env, board, call.open()?).await,
+        _ => Err(CallError::elsewhere(Code::Unavailable, "this view copies from others, and has no data yet")),
+    }
+}
+
+async fn status(env: Env, board: Arc<Board>, mut call: Handle<ViewStatus>) -> Result<(), CallError> {
+    loop {
+        let edition = board.edition();
+        call.reply(&board.status()).await?;
+        if !call.request.watch {
+            return Ok(());
+        }
+        env.sleep(WATCH_PAUSE).await;
+        // Its end is news too: that the view is alive.
+        let _ = env.timeout(WATCH_EVERY - WATCH_PAUSE, board.changed_since(edition)).await;
+    }
+}
+
+/// Pieces of a checkpoint in one chunk, in bytes, beside its last one.
+const CHECKPOINT_CHUNK_BYTES: usize = 200 << 10;
+
+fn checkpoint_chunk(pieces: &mut Scan) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+    let (mut chunk, mut bytes) = (Vec::new(), 0);
+    while bytes < CHECKPOINT_CHUNK_BYTES
+        && let Some(piece) = pieces.next().transpose()?
+    {
+        let (key, value) = (Bytes::copy_from_slice(&piece.0), Bytes::copy_from_slice(&piece.1));
+        bytes += key.len() + value.len();
+        chunk.push((key, value));
+    }
+    Ok(chunk)
 }

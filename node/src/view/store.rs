@@ -9,16 +9,19 @@
 //! What this never does: read back keys in another order than their bytes', cache values itself, or
 //! decide anything.
 
+use super::boot::Unfinished;
 use super::keys::{self, Key, KeyError, Order};
 use super::verdict::Rules;
-use beam_wire::message::view::Served;
+use beam_wire::message::view::{KeyInterval, Served};
 use beam_wire::{Fact, LogIndex, Name, Space, TermId, codec};
+use bytes::Bytes;
 use fjall::compaction::filter::{CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict};
 use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
 use fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -138,6 +141,7 @@ const LAYOUT: u16 = 1;
 const IDENTITY: &str = "view.txt";
 const ENGINE: &str = "facts";
 const PROGRESS: &[u8] = b"progress";
+const UNFINISHED: &[u8] = b"unfinished";
 const LIVE: &str = "live-";
 const PAST: &str = "past-";
 /// Open files of one view: a dozen views stay below the usual limit of a process.
@@ -162,8 +166,13 @@ impl Store {
         match found {
             Some(found) if found == wanted => {}
             Some(found) => return Err(OpenError::OtherView { directory: directory.into(), found, wanted }),
-            // An engine without an identity is one whose making was cut short: nothing is in it.
-            None if engine.exists() => std::fs::remove_dir_all(&engine).map_err(io)?,
+            // An engine without an identity was given up, or its making was cut short: nothing in it counts.
+            None if engine.exists() => {
+                if let Err(fjall::Error::Locked) = Store::open_engine(&engine, serves, options) {
+                    return Err(OpenError::InUse { directory: directory.into() });
+                }
+                std::fs::remove_dir_all(&engine).map_err(io)?;
+            }
             None => {}
         }
         let store = Store::open_engine(&engine, serves, options).map_err(|why| match why {
@@ -233,6 +242,16 @@ impl Store {
         })
     }
 
+    /// Gives up what a directory holds, durably: it is removed when the directory is opened next.
+    pub fn give_up(directory: &Path) -> Result<(), OpenError> {
+        let io = |why| OpenError::Io { directory: directory.into(), why };
+        match std::fs::remove_file(directory.join(IDENTITY)) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(io(why)),
+            _ => {}
+        }
+        std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(io)
+    }
+
     /// Begins to gather writes.
     pub fn batch(&self) -> Batch<'_> {
         Batch { store: self, inner: self.db.batch() }
@@ -275,6 +294,98 @@ impl Store {
         prefix: &[u8],
     ) -> impl Iterator<Item = Result<(fjall::Slice, fjall::Slice), StorageError>> + use<> {
         self.checkpoint.prefix(prefix).map(|guard| Ok(guard.into_inner()?))
+    }
+
+    /// What is noted of a copy under way; none if none is.
+    pub fn unfinished(&self) -> Result<Option<Unfinished>, StorageError> {
+        let Some(noted) = self.meta.get(UNFINISHED)? else { return Ok(None) };
+        codec::decode(&noted).map(Some).map_err(|e| StorageError::Damaged(e.to_string()))
+    }
+
+    /// Notes how far a copy has come, durably.
+    pub fn note_unfinished(&self, noted: &Unfinished) -> Result<(), StorageError> {
+        self.meta.insert(UNFINISHED, codec::encode(noted))?;
+        self.persist()
+    }
+
+    /// Adds versions of facts to an order that is being copied, durably. What is there already may come
+    /// again.
+    pub fn ingest_facts(&self, order: Order, facts: &[(Fact, LogIndex, Option<LogIndex>)]) -> Result<(), StorageError> {
+        let live = facts.iter().filter(|(_, _, deleted)| deleted.is_none());
+        let live = live.map(|(fact, inserted, _)| (Key::live(order, fact), Some(*inserted)));
+        let past = facts
+            .iter()
+            .filter_map(|(fact, inserted, deleted)| Some((Key::past(order, fact, (*deleted)?, *inserted), None)));
+        self.ingest(&self.lanes[&order].live, live.collect())?;
+        self.ingest(&self.lanes[&order].past, past.collect())
+    }
+
+    fn ingest(&self, keyspace: &Keyspace, mut rows: Vec<(Key, Option<LogIndex>)>) -> Result<(), StorageError> {
+        rows.sort_unstable();
+        rows.dedup();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut ingestion = keyspace.start_ingestion()?;
+        for (key, inserted) in rows {
+            let (value, length) = inserted.map_or(([0; 10], 0), keys::write_index);
+            ingestion.write(key.as_ref(), &value[..length])?;
+        }
+        Ok(ingestion.finish()?)
+    }
+
+    /// Adds texts, as [`Store::ingest_facts`] adds facts.
+    pub fn ingest_terms(&self, mut terms: Vec<(TermId, Bytes)>) -> Result<(), StorageError> {
+        terms.sort_unstable();
+        terms.dedup_by_key(|(id, _)| *id);
+        if terms.is_empty() {
+            return Ok(());
+        }
+        let mut ingestion = self.terms.start_ingestion()?;
+        for (id, text) in terms {
+            ingestion.write(id.0, &text[..])?;
+        }
+        Ok(ingestion.finish()?)
+    }
+
+    /// Adds pieces of a verdict checkpoint that is being copied.
+    pub fn put_checkpoint(&self, pieces: &[(Bytes, Bytes)]) -> Result<(), StorageError> {
+        let mut batch = self.batch();
+        pieces.iter().for_each(|(key, piece)| batch.put_checkpoint_piece(key, piece));
+        batch.commit()
+    }
+
+    /// Drops the verdict checkpoint.
+    pub fn forget_checkpoint(&self) -> Result<(), StorageError> {
+        let mut batch = self.batch();
+        for piece in self.checkpoint_pieces(&[]) {
+            batch.remove_checkpoint_piece(&piece?.0);
+        }
+        batch.commit()
+    }
+
+    /// Counts the live facts of the subject space, for each predicate in the default graph (false) and in
+    /// named ones.
+    pub fn recount(&self) -> Result<BTreeMap<(TermId, bool), u64>, StorageError> {
+        let mut counts = BTreeMap::new();
+        let Some(lane) = self.lanes.get(&Order::Posg) else { return Ok(counts) };
+        for row in lane.live.iter() {
+            let fact = keys::read_live(Order::Posg, &row.key()?)?;
+            *counts.entry((fact.predicate, fact.graph != TermId::DEFAULT_GRAPH)).or_default() += 1;
+        }
+        Ok(counts)
+    }
+
+    /// Ends a copy, durably: from now on the store is as if it had applied the log.
+    pub fn conclude(&self, progress: &Progress, counts: &BTreeMap<(TermId, bool), u64>) -> Result<(), StorageError> {
+        let mut batch = self.batch();
+        for ((predicate, named), count) in counts {
+            batch.put_count(predicate, *named, *count);
+        }
+        batch.put_progress(progress);
+        batch.inner.remove(&self.meta, UNFINISHED);
+        batch.commit()?;
+        self.persist()
     }
 
     /// Puts all that was committed onto the disk itself.
@@ -488,6 +599,38 @@ impl Snapshot {
         let mut end = [0xff; keys::PAST_BYTES_MAX + 1];
         end[..prefix.as_ref().len()].copy_from_slice(prefix.as_ref());
         Scan(Items::Engine(self.inner.range::<&[u8], _>(past, from.as_ref()..&end[..])))
+    }
+
+    /// The live facts whose keys lie in an interval.
+    pub fn live_range(&self, order: Order, keys: &KeyInterval) -> Scan {
+        self.range(&self.store.lanes[&order].live, keys)
+    }
+
+    /// The past versions of facts whose keys lie in an interval. No fact's key begins with that of another but
+    /// for the graph, and the 0 that follows the key of a fact here comes before any graph.
+    pub fn past_range(&self, order: Order, keys: &KeyInterval) -> Scan {
+        self.range(&self.store.lanes[&order].past, keys)
+    }
+
+    /// The texts whose ids lie in an interval.
+    pub fn terms_range(&self, ids: &KeyInterval) -> Scan {
+        self.range(&self.store.terms, ids)
+    }
+
+    /// A piece of the newest verdict checkpoint.
+    pub fn checkpoint_piece(&self, key: &[u8]) -> Result<Option<fjall::Slice>, StorageError> {
+        Ok(self.inner.get(&self.store.checkpoint, key)?)
+    }
+
+    /// All pieces of the newest verdict checkpoint.
+    pub fn checkpoint_pieces(&self) -> Scan {
+        self.range(&self.store.checkpoint, &KeyInterval { from: Bytes::new(), to: None })
+    }
+
+    fn range(&self, keyspace: &Keyspace, keys: &KeyInterval) -> Scan {
+        let from = Bound::Included(&keys.from[..]);
+        let to = keys.to.as_ref().map_or(Bound::Unbounded, |to| Bound::Excluded(&to[..]));
+        Scan(Items::Engine(self.inner.range::<&[u8], _>(keyspace, (from, to))))
     }
 
     /// Past versions deleted at or before this index may be gone by now, whatever the snapshot says.

@@ -17,7 +17,7 @@ use rand::{Rng, SeedableRng};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-fn all(range: Range) -> Vec<Served> {
+pub(super) fn all(range: Range) -> Vec<Served> {
     Space::ALL.iter().map(|space| Served { space: *space, range }).collect()
 }
 
@@ -25,7 +25,12 @@ fn open(directory: &Path, serves: &[Served], checkpoint_indexes: u64) -> (Store,
     open_with(directory, serves, checkpoint_indexes, u64::MAX)
 }
 
-fn open_with(directory: &Path, serves: &[Served], checkpoint_indexes: u64, history: u64) -> (Store, Applier) {
+pub(super) fn open_with(
+    directory: &Path,
+    serves: &[Served],
+    checkpoint_indexes: u64,
+    history: u64,
+) -> (Store, Applier) {
     let options = StoreOptions { cache_bytes: 1 << 20, memtable_bytes: 1 << 20, write_bytes: 4 << 20 };
     let store = Store::open(directory, &model::cluster(), serves, &options).unwrap();
     let options = ApplyOptions { cluster: model::cluster(), serves: serves.to_vec(), history, checkpoint_indexes };
@@ -33,7 +38,7 @@ fn open_with(directory: &Path, serves: &[Served], checkpoint_indexes: u64, histo
     (store, applier)
 }
 
-fn run(entries: &[Entry], next: LogIndex, until: u64) -> Run {
+pub(super) fn run(entries: &[Entry], next: LogIndex, until: u64) -> Run {
     Run { first: next, entries: entries[next.0 as usize - 1..until as usize].to_vec() }
 }
 
@@ -52,7 +57,14 @@ fn look_up(store: &Store, applier: &Applier, held: &Held, request: &Request<'_>)
 }
 
 /// Compares a batch of look-ups at one version with the model.
-fn compare(model: &Model, store: &Store, applier: &Applier, serves: &[Served], index: u64, chance: &mut StdRng) {
+pub(super) fn compare(
+    model: &Model,
+    store: &Store,
+    applier: &Applier,
+    serves: &[Served],
+    index: u64,
+    chance: &mut StdRng,
+) {
     let held = Held::new(serves);
     for served in serves.iter().filter(|served| served.space != Space::Term) {
         let mut range = served.range;
@@ -315,7 +327,6 @@ fn counts_are_those_of_the_newest_version() {
 
 mod role {
     //! The role, fed from memory.
-    use super::super::status::Board;
     use super::super::{ViewError, ViewOptions, ViewRole};
     use super::*;
     use beam_wire::env::{Dns, DnsError, Env, SrvAnswer};
@@ -363,22 +374,23 @@ mod role {
     async fn it_boots_serves_drains_and_goes_on_where_it_was() {
         let (env, directory, model) = (env(), tempfile::tempdir().unwrap(), Model::random(7, 100));
         let (send, frames) = log();
-        let view = ViewRole::start_with(&env, options(directory.path()), |epoch, from| {
+        let mut frames = Some(frames);
+        let view = ViewRole::start_with(&env, options(directory.path()), None, move |epoch, from| {
             assert_eq!((epoch, from), (None, LogIndex(1)));
-            frames
+            frames.take().unwrap()
         });
         let view = view.await.unwrap();
         assert_eq!(view.status().state, ViewState::Booting);
         send.send(frame(&model, 1, 60)).unwrap();
-        view.desk().board.applied(&env, LogIndex(60), None).await.unwrap();
+        view.board().applied(&env, LogIndex(60), None).await.unwrap();
         assert_eq!(view.status().state, ViewState::Booting, "the log held 100 entries when it started");
         assert_eq!(view.status().committed, LogIndex(100));
         send.send(frame(&model, 61, 100)).unwrap();
         view.ready().await;
         assert_eq!((view.status().state, view.status().applied), (ViewState::Serving, LogIndex(100)));
         while view.status().durable < LogIndex(100) {
-            let edition = view.desk().board.edition();
-            view.desk().board.changed_since(edition).await;
+            let edition = view.board().edition();
+            view.board().changed_since(edition).await;
         }
         view.drain();
         assert_eq!(view.status().state, ViewState::Draining);
@@ -386,9 +398,10 @@ mod role {
         drop(view);
 
         let (_send, frames) = log();
-        let view = ViewRole::start_with(&env, options(directory.path()), |epoch, from| {
+        let mut frames = Some(frames);
+        let view = ViewRole::start_with(&env, options(directory.path()), None, move |epoch, from| {
             assert_eq!((epoch, from), (Some(Epoch(1)), LogIndex(1)), "there is no checkpoint yet");
-            frames
+            frames.take().unwrap()
         });
         assert_eq!(view.await.unwrap().status().applied, LogIndex(100));
     }
@@ -396,7 +409,7 @@ mod role {
     #[tokio::test]
     async fn it_is_not_opened_as_another_view() {
         let (env, directory) = (env(), tempfile::tempdir().unwrap());
-        let start = |options| ViewRole::start_with(&env, options, |_, _| stream::pending());
+        let start = |options| ViewRole::start_with(&env, options, None, |_, _| stream::pending());
         drop(start(options(directory.path())).await.unwrap());
         let other = |change: fn(&mut ViewOptions)| {
             let mut options = options(directory.path());
@@ -442,8 +455,10 @@ mod role {
         ];
         for (frames, reason) in cases {
             let (env, directory, (send, log)) = (env(), tempfile::tempdir().unwrap(), log());
-            let view = ViewRole::start_with(&env, options(directory.path()), |_, _| log).await.unwrap();
-            let board: &Arc<Board> = &view.desk().board;
+            let mut log = Some(log);
+            let entries = move |_, _| log.take().unwrap();
+            let view = ViewRole::start_with(&env, options(directory.path()), None, entries).await.unwrap();
+            let board = view.board();
             for frame in frames {
                 let next = frame.as_ref().map_or(1, |entries| entries.first.0);
                 board.applied(&env, LogIndex(next - 1), None).await.unwrap();

@@ -18,8 +18,9 @@ fn callers(kind: Kind) -> (&'static [Role], Option<ClientRole>) {
         LogChange => (&[Log], Some(ClientRole::Admin)),
         // Only log nodes vote and replicate; not even an operator speaks for one.
         RaftPipe | RaftVote | RaftSnapshot | RaftTransfer | RaftHeartbeat => (&[Log], None),
-        // Views copy from views.
         ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount => (&[View, Api], Some(ClientRole::Admin)),
+        // Views copy from views, and so does whoever makes backups.
+        ViewCopy | ViewCheckpoint => (&[View], Some(ClientRole::Admin)),
         ApiQuery | ApiStatus => (&[Api], Some(ClientRole::Reader)),
         ApiUpdate | ApiTransact => (&[Api], Some(ClientRole::Writer)),
     }
@@ -58,6 +59,8 @@ mod tests {
         ViewTerms      - V A  - - a
         ViewVerdict    - V A  - - a
         ViewCount      - V A  - - a
+        ViewCopy       - V -  - - a
+        ViewCheckpoint - V -  - - a
         ApiQuery       - - A  r w a
         ApiUpdate      - - A  - w a
         ApiTransact    - - A  - w a

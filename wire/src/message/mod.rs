@@ -36,6 +36,8 @@ pub enum Kind {
     ViewTerms = 50,
     ViewVerdict = 51,
     ViewCount = 52,
+    ViewCopy = 53,
+    ViewCheckpoint = 54,
     ApiQuery = 64,
     ApiUpdate = 65,
     ApiTransact = 66,
@@ -44,7 +46,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind there is.
-    pub const ALL: [Kind; 22] = [
+    pub const ALL: [Kind; 24] = [
         Kind::Hello,
         Kind::LogAppend,
         Kind::LogRead,
@@ -63,6 +65,8 @@ impl Kind {
         Kind::ViewTerms,
         Kind::ViewVerdict,
         Kind::ViewCount,
+        Kind::ViewCopy,
+        Kind::ViewCheckpoint,
         Kind::ApiQuery,
         Kind::ApiUpdate,
         Kind::ApiTransact,

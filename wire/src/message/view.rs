@@ -6,6 +6,7 @@ use crate::fact::{Fact, Pattern};
 use crate::ids::{Epoch, LogIndex, Version};
 use crate::space::{Range, Space};
 use crate::term::{Term, TermId};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// Keys in one look-up: bounds what a view must hold for one call.
@@ -161,4 +162,96 @@ impl Call for ViewCount {
     const KIND: Kind = Kind::ViewCount;
     type Item = ();
     type Reply = Counts;
+}
+
+/// Asks a view for a copy of what it holds of one space, as it was at one version: for a view that starts
+/// without data. The view waits until it has applied that version. What comes is in no promised order of
+/// intervals: whoever asks joins a scan that may be under way for others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewCopy {
+    /// The version to copy.
+    pub at: Version,
+    /// Facts of this space, or texts of terms.
+    pub space: Space,
+    /// Only what lies at these points, all of which the view must hold.
+    pub range: Range,
+    /// Only keys in these intervals: ascending, disjoint, at most [`INTERVALS_MAX`].
+    pub wanted: Vec<KeyInterval>,
+}
+
+/// Intervals in one [`ViewCopy`].
+pub const INTERVALS_MAX: usize = 4096;
+
+/// The keys from `from` up to but without `to`, as bytes. The key of a fact is its term ids one after
+/// another: subject, predicate, object in the subject space, and object, predicate, subject in the object
+/// space; then its graph, unless that is the default graph. The key of a text is the id of its term.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeyInterval {
+    /// The lowest key.
+    pub from: Bytes,
+    /// The first key that is beyond; none if none is.
+    pub to: Option<Bytes>,
+}
+
+/// A piece of a copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyChunk {
+    /// Of what was deleted at or before this index, versions may be missing.
+    pub oldest: LogIndex,
+    /// With this chunk, all of these keys were sent. None while more of them follows.
+    pub done: Option<KeyInterval>,
+    /// In the order of their keys.
+    pub facts: Vec<CopiedFact>,
+    /// In the order of their ids.
+    pub terms: Vec<CopiedTerm>,
+}
+
+/// One version of a fact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiedFact {
+    /// How many bytes its key has in common with the one before it in the chunk.
+    pub shared: u8,
+    /// The rest of its key.
+    pub rest: Bytes,
+    /// The index that inserted it.
+    pub inserted: LogIndex,
+    /// The index that deleted it; none if it is live.
+    pub deleted: Option<LogIndex>,
+}
+
+/// The text of a term.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiedTerm {
+    /// Its id.
+    pub id: TermId,
+    /// The term in postcard.
+    pub text: Bytes,
+}
+
+impl Call for ViewCopy {
+    const KIND: Kind = Kind::ViewCopy;
+    type Item = ();
+    type Reply = CopyChunk;
+}
+
+/// Asks a view for its newest verdict checkpoint: all that verdicts depend on, as it was at one index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewCheckpoint {
+    /// The epoch that the caller knows of, if it knows of one.
+    pub epoch: Option<Epoch>,
+}
+
+/// Pieces of a checkpoint, as views keep them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointChunk {
+    /// The version that the checkpoint is of, in all of its chunks.
+    pub at: Version,
+    /// Keys and values.
+    pub pieces: Vec<(Bytes, Bytes)>,
+}
+
+impl Call for ViewCheckpoint {
+    const KIND: Kind = Kind::ViewCheckpoint;
+    type Item = ();
+    type Reply = CheckpointChunk;
 }

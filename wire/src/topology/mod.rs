@@ -98,6 +98,11 @@ impl Default for Verdicts {
 pub struct View {
     /// How many indexes back a view can still be read.
     pub history: Option<u64>,
+    /// After how many indexes a view writes a verdict checkpoint. A restart judges so many entries again, and the log
+    /// is kept from the oldest one on.
+    pub checkpoint: Option<u64>,
+    /// What a view sends at most to those that copy from it, all together.
+    pub copy_mib_per_second: Option<u32>,
 }
 
 /// `[query]`. What is `None` is left to the api node's own defaults.

@@ -72,6 +72,8 @@ election_max_ms = 300
 segment_mib = 64
 [view]
 history = 1000
+checkpoint = 500
+copy_mib_per_second = 50
 [query]
 memory_mib = 256
 "#;
@@ -87,7 +89,8 @@ memory_mib = 256
             segment_mib: Some(64)
         }
     );
-    assert_eq!(topology.view.history, Some(1000));
+    let view = View { history: Some(1000), checkpoint: Some(500), copy_mib_per_second: Some(50) };
+    assert_eq!(topology.view, view);
     assert_eq!(topology.query.memory_mib, Some(256));
 }
 

@@ -1,0 +1,402 @@
+//! How a view without data begins: it copies what it is to hold from views that hold it, as it was at one
+//! version, and then follows the log from there.
+//!
+//! First it takes a verdict checkpoint, then facts and texts, cut to its own range, from several views at
+//! once: those of its own datacenter before others, whatever their cuts. What it has got is noted with the
+//! data, so that it goes on where it was when it is killed, and asks another view for the rest when one
+//! dies. Counts are made from the facts at the end.
+
+use super::checkpoint;
+use super::intervals::Intervals;
+use super::keys::{Order, read_live};
+use super::store::{Progress, StorageError, Store, orders};
+use crate::remote::view::{Asking, View, Views};
+use beam_wire::env::Env;
+use beam_wire::message::view::{CheckpointChunk, CopyChunk, Served, ViewCheckpoint, ViewCopy, ViewState};
+use beam_wire::{CallError, Code, Fact, LogIndex, Name, Range, Space, TermId, Version};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::try_join_all;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+/// Records that are written as one: sorted by each order, some 10 MB. Fewer make more tables to merge later.
+const RECORDS_MAX: usize = if cfg!(test) { 12 } else { 128 << 10 };
+/// And what their keys and texts weigh.
+const BYTES_MAX: usize = 16 << 20;
+/// A source that sends nothing for so long is asked no further.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// Between two looks for somebody to copy from.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Pieces of a checkpoint that are written as one.
+const CHECKPOINT_BYTES: usize = 4 << 20;
+
+/// Why a copy cannot be finished.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// This view's disk failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// It took longer than the views' history, or the cluster was recovered meanwhile: the copy must begin
+    /// again, with nothing.
+    #[error("no view can read version {at} any more, of which a copy was being made: it begins anew")]
+    TooOld {
+        /// The version.
+        at: Version,
+    },
+}
+
+/// What is noted of a copy under way, with the data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfinished {
+    /// The version that is copied.
+    pub at: Version,
+    /// Of what was deleted at or before this index, versions may be missing.
+    pub oldest: LogIndex,
+    /// What is copied from one view at a time.
+    pub units: Vec<Unit>,
+}
+
+/// A range, and what is missing of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    /// The range.
+    pub served: Served,
+    /// The keys that are not here yet.
+    pub missing: Intervals,
+}
+
+/// A copy under way.
+pub struct Boot<V> {
+    env: Env,
+    me: Name,
+    views: V,
+    store: Store,
+    noted: Mutex<Unfinished>,
+    /// How many units each view copies for us now.
+    busy: Mutex<BTreeMap<Name, u32>>,
+}
+
+impl<V: Views> Boot<V> {
+    /// Goes on with the copy that the store has noted, or begins one: waits until there are views to copy
+    /// from.
+    pub async fn begin(env: Env, me: Name, views: V, store: Store, serves: &[Served]) -> Result<Self, BootError> {
+        let noted = match store.unfinished()? {
+            Some(noted) => noted,
+            None => begin(&env, &me, &views, &store, serves).await?,
+        };
+        tracing::info!("copying version {} from other views", noted.at);
+        let (noted, busy) = (Mutex::new(noted), Mutex::default());
+        Ok(Boot { env, me, views, store, noted, busy })
+    }
+
+    /// Copies all that is missing. When this returns, the store is as if it had applied the log.
+    pub async fn finish(self) -> Result<LogIndex, BootError> {
+        let count = self.noted().units.len();
+        try_join_all((0..count).map(|unit| self.copy(unit))).await?;
+        let Unfinished { at, oldest, .. } = self.noted().clone();
+        let store = self.store.clone();
+        self.env.blocking(move || conclude(&store, at.index, oldest)).await?;
+        Ok(at.index)
+    }
+
+    /// Copies one unit, from one view after the other until nothing is missing.
+    async fn copy(&self, unit: usize) -> Result<(), BootError> {
+        let mut failed: Option<Name> = None;
+        loop {
+            let (at, Unit { served, missing }) = {
+                let noted = self.noted();
+                (noted.at, noted.units[unit].clone())
+            };
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let Some(source) = self.source(at, served, failed.as_ref())? else {
+                // Perhaps the one that failed is the only one: it is asked again after the pause.
+                failed = None;
+                let _ = self.env.timeout(PAUSE, self.views.changed()).await;
+                continue;
+            };
+            let _busy = Busy::with(&self.busy, &source.node);
+            if let Err(why) = self.copy_from(&source, unit, at, served, missing).await? {
+                tracing::info!("copying {} {} from {}: {why}", served.space, served.range, source.node);
+                failed = Some(source.node);
+            }
+        }
+    }
+
+    /// Copies what one view sends. The inner error is the view's.
+    async fn copy_from(
+        &self,
+        source: &View,
+        unit: usize,
+        at: Version,
+        served: Served,
+        missing: Intervals,
+    ) -> Result<Result<(), CallError>, BootError> {
+        let wanted = missing.as_slice().iter().take(beam_wire::message::view::INTERVALS_MAX).cloned().collect();
+        let request = ViewCopy { at, space: served.space, range: served.range, wanted };
+        let forever = self.env.now() + Duration::from_secs(86_400);
+        let mut chunks = self.views.call(source, Asking::Copy, request, forever);
+        let mut gathered = Gathered::default();
+        loop {
+            let chunk = match self.env.timeout(SILENCE_MAX, chunks.next()).await {
+                Ok(Some(Ok(chunk))) => chunk,
+                Ok(None) => return self.keep(unit, served, gathered).await.map(Ok),
+                ended => {
+                    self.keep(unit, served, gathered).await?;
+                    let silent = || CallError::elsewhere(Code::Deadline, "it fell silent");
+                    return Ok(Err(ended.ok().flatten().and_then(Result::err).unwrap_or_else(silent)));
+                }
+            };
+            if let Err(why) = gathered.add(chunk, at.index, served) {
+                return Ok(Err(why));
+            }
+            if gathered.is_enough() {
+                self.keep(unit, served, std::mem::take(&mut gathered)).await?;
+            }
+        }
+    }
+
+    /// Writes what was gathered, then notes what is not missing any more.
+    async fn keep(&self, unit: usize, served: Served, gathered: Gathered) -> Result<(), BootError> {
+        let Gathered { facts, terms, done, oldest, .. } = gathered;
+        let store = self.store.clone();
+        let written = move || -> Result<(), StorageError> {
+            for order in orders(served.space) {
+                store.ingest_facts(*order, &facts)?;
+            }
+            store.ingest_terms(terms)
+        };
+        self.env.blocking(written).await?;
+        let noted = {
+            let mut noted = self.noted();
+            noted.oldest = noted.oldest.max(oldest);
+            done.iter().for_each(|interval| noted.units[unit].missing.remove(interval));
+            noted.clone()
+        };
+        let store = self.store.clone();
+        Ok(self.env.blocking(move || store.note_unfinished(&noted)).await?)
+    }
+
+    /// Whom to ask for a unit: of those that hold it, our own datacenter's before others, the least busy first.
+    /// Nobody, while none is there.
+    fn source(&self, at: Version, served: Served, failed: Option<&Name>) -> Result<Option<View>, BootError> {
+        let mut holders = sources(&self.views, &self.me);
+        holders.retain(|view| holds(view, served));
+        let can_read = |view: &View| view.status.epoch == Some(at.epoch) && view.status.oldest <= at.index;
+        if !holders.is_empty() && !holders.iter().any(can_read) {
+            return Err(BootError::TooOld { at });
+        }
+        let busy = self.busy.lock().expect("nothing panics while it holds this");
+        let rank = |view: &View| (!view.home, busy.get(&view.node).copied().unwrap_or_default(), view.node.clone());
+        Ok(holders.into_iter().filter(|view| can_read(view) && Some(&view.node) != failed).min_by_key(rank))
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Unfinished> {
+        self.noted.lock().expect("nothing panics while it holds this")
+    }
+}
+
+/// Views that others may copy from.
+fn sources(views: &impl Views, me: &Name) -> Vec<View> {
+    let able = |view: &View| {
+        view.node != *me && view.status.state != ViewState::Booting && view.status.checkpoint > LogIndex(0)
+    };
+    views.table().into_iter().filter(able).collect()
+}
+
+/// Whether there is a view with so much more than `next` entries that copying is quicker than reading them.
+pub fn is_worth_it(views: &impl Views, me: &Name, next: LogIndex, entries: u64) -> bool {
+    sources(views, me).iter().any(|view| view.status.applied.0 > next.0 + entries)
+}
+
+fn holds(view: &View, served: Served) -> bool {
+    let mine = view.status.serves.iter().filter(|s| s.space == served.space);
+    mine.into_iter().any(|s| s.range.intersect(&served.range) == Some(served.range))
+}
+
+/// Takes a checkpoint, and notes what is to be copied.
+async fn begin(
+    env: &Env,
+    me: &Name,
+    views: &impl Views,
+    store: &Store,
+    serves: &[Served],
+) -> Result<Unfinished, BootError> {
+    let (mut told, mut failed) = (env.now(), None);
+    loop {
+        let table = sources(views, me);
+        let rank =
+            |view: &&View| (Some(&view.node) != failed.as_ref(), view.home, view.status.checkpoint, view.node.clone());
+        let donor = table.iter().max_by_key(rank);
+        let complete = serves.iter().all(|served| pieces(*served, &table).is_some());
+        if let Some(donor) = donor.filter(|_| complete) {
+            match take_checkpoint(env, views, donor, store).await? {
+                Ok(at) => {
+                    // As late as can be: the copy must be done before that is history.
+                    let at = Version { index: at.index.max(donor.status.applied), ..at };
+                    let ranges = serves.iter().filter_map(|served| pieces(*served, &table)).flatten();
+                    let units = ranges.map(|served| Unit { served, missing: Intervals::all() }).collect();
+                    let noted = Unfinished { at, oldest: LogIndex(0), units };
+                    store.note_unfinished(&noted)?;
+                    return Ok(noted);
+                }
+                Err(why) => {
+                    tracing::info!("taking a verdict checkpoint from {}: {why}", donor.node);
+                    failed = Some(donor.node.clone());
+                }
+            }
+        }
+        if env.now() >= told {
+            tracing::info!("waiting for views to copy from: {} are there, all ranges held: {complete}", table.len());
+            told = env.now() + Duration::from_secs(10);
+        }
+        let _ = env.timeout(PAUSE, views.changed()).await;
+    }
+}
+
+/// A range, cut so that each piece is held whole by some view; none if some of it is held by none.
+fn pieces(served: Served, sources: &[View]) -> Option<Vec<Served>> {
+    let space = served.space;
+    let held = || sources.iter().flat_map(|view| &view.status.serves).filter(move |s| s.space == space);
+    let mut pieces = Vec::new();
+    let mut first = served.range.first;
+    loop {
+        let reach = held().filter(|s| s.range.contains(first)).map(|s| s.range.last).max()?;
+        let last = reach.min(served.range.last);
+        pieces.push(Served { space: served.space, range: Range { first, last } });
+        if last == served.range.last {
+            return Some(pieces);
+        }
+        first = beam_wire::Point(last.0 + 1);
+    }
+}
+
+/// Copies a view's verdict checkpoint. Returns its version; the inner error is the view's.
+async fn take_checkpoint(
+    env: &Env,
+    views: &impl Views,
+    donor: &View,
+    store: &Store,
+) -> Result<Result<Version, CallError>, StorageError> {
+    let clean = store.clone();
+    env.blocking(move || clean.forget_checkpoint()).await?;
+    let request = ViewCheckpoint { epoch: donor.status.epoch };
+    let mut chunks = views.call(donor, Asking::Copy, request, env.now() + Duration::from_secs(3600));
+    let (mut at, mut pieces, mut bytes) = (None, Vec::new(), 0);
+    loop {
+        let chunk = match env.timeout(SILENCE_MAX, chunks.next()).await {
+            Ok(Some(Ok(chunk))) => Some(chunk),
+            Ok(None) => None,
+            Ok(Some(Err(why))) => return Ok(Err(why)),
+            Err(_) => return Ok(Err(CallError::elsewhere(Code::Deadline, "it fell silent"))),
+        };
+        let ends = chunk.is_none();
+        if let Some(CheckpointChunk { at: of, pieces: more }) = chunk {
+            if at.is_some_and(|at| at != of) {
+                return Ok(Err(CallError::elsewhere(Code::Internal, "it sent two checkpoints as one")));
+            }
+            at = Some(of);
+            bytes += more.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+            pieces.extend(more);
+        }
+        if bytes >= CHECKPOINT_BYTES || ends {
+            let (store, pieces) = (store.clone(), std::mem::take(&mut pieces));
+            bytes = 0;
+            env.blocking(move || store.put_checkpoint(&pieces)).await?;
+        }
+        if ends {
+            let nothing = || CallError::elsewhere(Code::Internal, "it has no checkpoint");
+            return Ok(at.ok_or_else(nothing));
+        }
+    }
+}
+
+/// All is here: counts the facts, and says so durably.
+fn conclude(store: &Store, at: LogIndex, oldest: LogIndex) -> Result<(), StorageError> {
+    let rules = checkpoint::load(store)?.0.rules().cloned();
+    let counts = store.recount()?;
+    let facts = counts.values().sum();
+    store.conclude(&Progress { applied: at, oldest, facts, rules }, &counts)
+}
+
+/// What has come and is not written yet.
+#[derive(Default)]
+struct Gathered {
+    facts: Vec<(Fact, LogIndex, Option<LogIndex>)>,
+    terms: Vec<(TermId, Bytes)>,
+    bytes: usize,
+    done: Vec<beam_wire::message::view::KeyInterval>,
+    oldest: LogIndex,
+}
+
+impl Gathered {
+    /// Takes a chunk in, if it is what was asked for.
+    fn add(&mut self, chunk: CopyChunk, at: LogIndex, served: Served) -> Result<(), CallError> {
+        let wrong = |what: &str| Err(CallError::elsewhere(Code::Internal, format!("it sent {what}")));
+        let mut key: Vec<u8> = Vec::new();
+        for copied in chunk.facts {
+            let shared = usize::from(copied.shared);
+            if shared > key.len() {
+                return wrong("a key that goes on from nothing");
+            }
+            key.truncate(shared);
+            key.extend_from_slice(&copied.rest);
+            let order = match served.space {
+                Space::Subject => Order::Spog,
+                Space::Object => Order::Opsg,
+                Space::Term => return wrong("facts for texts"),
+            };
+            let Ok(fact) = read_live(order, &key) else { return wrong("what is no key") };
+            if !served.range.contains(fact.point(served.space)) {
+                return wrong("facts of other points");
+            }
+            if copied.inserted > at || copied.deleted.is_some_and(|deleted| deleted > at) {
+                return wrong("what came later");
+            }
+            self.bytes += key.len();
+            self.facts.push((fact, copied.inserted, copied.deleted));
+        }
+        for term in chunk.terms {
+            if served.space != Space::Term || !served.range.contains(term.id.point()) {
+                return wrong("texts of other points");
+            }
+            self.bytes += term.text.len();
+            self.terms.push((term.id, term.text));
+        }
+        self.done.extend(chunk.done);
+        self.oldest = self.oldest.max(chunk.oldest);
+        Ok(())
+    }
+
+    fn is_enough(&self) -> bool {
+        self.facts.len() + self.terms.len() >= RECORDS_MAX || self.bytes >= BYTES_MAX
+    }
+}
+
+/// Counts a unit that a view copies for us, until it is dropped.
+struct Busy<'a> {
+    busy: &'a Mutex<BTreeMap<Name, u32>>,
+    node: Name,
+}
+
+impl<'a> Busy<'a> {
+    fn with(busy: &'a Mutex<BTreeMap<Name, u32>>, node: &Name) -> Busy<'a> {
+        *busy.lock().expect("nothing panics while it holds this").entry(node.clone()).or_default() += 1;
+        Busy { busy, node: node.clone() }
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        if let Some(count) = self.busy.lock().expect("nothing panics while it holds this").get_mut(&self.node) {
+            *count -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
