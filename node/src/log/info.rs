@@ -73,6 +73,10 @@ pub(super) async fn status(log: &Log) -> LogStatusReply {
 fn warnings(log: &Log) -> Vec<String> {
     let mut warnings: Vec<String> =
         log.birth.waits_for().map(|what| format!("it waits for {what}")).into_iter().collect();
+    if log.removed.is_so() {
+        let me = &log.options.node;
+        warnings.push(format!("not a member any more: beam log add {me}, or switch it off and take it out of DNS"));
+    }
     warnings.extend(log.timer_warnings.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
     warnings
 }

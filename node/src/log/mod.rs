@@ -39,6 +39,7 @@ mod open;
 mod place;
 pub mod raft;
 pub mod read;
+mod removed;
 pub mod room;
 mod round_trips;
 pub mod runtime;

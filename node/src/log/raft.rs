@@ -8,6 +8,7 @@ use super::disk::Disk;
 use super::machine::Machine;
 use super::network::{HeartbeatBody, Network, QUICK};
 use super::place;
+use super::removed::{self, Removed};
 use super::round_trips;
 use super::runtime;
 use super::store::{LogStore, StoreError, StoreOptions};
@@ -168,6 +169,8 @@ pub(super) struct Log {
     pub heard: Heard,
     /// This node leads, but keeps silent: see `hush`.
     pub hushed: AtomicBool,
+    /// Whether it was taken out of the members.
+    pub removed: Removed,
     /// When it started.
     pub began: Instant,
     /// Since when it leads.
@@ -230,8 +233,22 @@ impl Log {
         let hushed = AtomicBool::new(false);
         let began = env.now();
         let (leads_since, timer_warnings) = (Mutex::default(), Mutex::default());
-        let log =
-            Log { env, options, network, store, raft, birth, queue, heard, hushed, began, leads_since, timer_warnings };
+        let removed = Removed::new();
+        let log = Log {
+            env,
+            options,
+            network,
+            store,
+            raft,
+            birth,
+            queue,
+            heard,
+            hushed,
+            removed,
+            began,
+            leads_since,
+            timer_warnings,
+        };
         let log = Arc::new(log);
         let tasks = log.env.tasks();
         tasks.own("log.raft", watch_raft(log.clone())).detach();
@@ -242,6 +259,7 @@ impl Log {
         tasks.serve("log.hush", hush(log.clone())).detach();
         tasks.serve("log.detect", detect(log.clone())).detach();
         tasks.serve("log.place", place::place(log.clone())).detach();
+        tasks.serve("log.removed", removed::watch(log.clone())).detach();
         tasks.serve("log.settle", change::settle(log.clone())).detach();
         tasks.serve("log.round_trips", round_trips::watch(log.clone())).detach();
         tasks.serve("log.connect", connect(log.clone())).detach();

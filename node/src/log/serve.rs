@@ -26,7 +26,13 @@ const BEATS_MAX: usize = 64;
 pub(super) async fn serve(log: Arc<Log>, call: Incoming) -> Result<(), CallError> {
     match call.kind {
         Kind::LogAppend => append::append(log, call.open()?).await,
-        Kind::LogRead => read::read(log, call.open()?).await,
+        Kind::LogRead => {
+            let call = call.open()?;
+            tokio::select! { biased;
+                gone = log.removed.refusal(&log) => Err(gone),
+                read = read::read(log.clone(), call) => read,
+            }
+        }
         Kind::LogTail => {
             let mut call: Handle<message::LogTail> = call.open()?;
             let version = info::tail(&log, &call.request, call.deadline).await?;

@@ -305,7 +305,11 @@ impl Cluster {
         let mut data = BTreeMap::new();
         while reader.position() < below {
             let entries = self.env.timeout_at(self.soon(60), reader.next()).await;
-            let entries = entries.expect("a log node answers").unwrap().unwrap();
+            let Ok(entries) = entries else {
+                let nodes: Vec<_> = self.machines.keys().map(|host| (self.info(host), self.waits_for(host))).collect();
+                panic!("nothing from {} on below {below}: {:?}; {nodes:#?}", reader.position(), reader.trouble());
+            };
+            let entries = entries.unwrap().unwrap();
             add(&mut data, entries);
         }
         data.retain(|index, _| *index < below);

@@ -5,7 +5,7 @@ use super::{disk, ms, story, wan};
 use beam_node::log::disk_sim::Loss;
 use beam_node::remote::log::RemoteLog;
 use beam_wire::env::Task;
-use beam_wire::env::sim::SimWorld;
+use beam_wire::env::sim::{Link, SimWorld};
 use beam_wire::message::log::{Apply, Change, Member, MemberName, Plan};
 use beam_wire::{CallError, Code, LogIndex, Version};
 use bytes::Bytes;
@@ -478,5 +478,74 @@ fn the_leader_goes_home_to_any_well_voter_of_the_preferred_datacenter_and_follow
         let calm = if leader == "a" { "b" } else { "a" };
         cluster.start(calm).await;
         assert_eq!(cluster.wait(home).await, calm);
+    });
+}
+
+#[test]
+fn timers_follow_from_round_trips_and_what_does_not_fit_is_said() {
+    story(295, async |mut cluster| {
+        let operator = cluster.operator("va");
+        operator.append(vec!["first".into()], cluster.soon(20)).await.unwrap();
+        // All were there when the last one started; the first knew of nobody.
+        let [va, or] = ["log-va", "log-or"].map(name);
+        let first = operator.status(&name("log-ie"), cluster.soon(5)).await.unwrap();
+        assert_eq!((first.heartbeat_ms, first.lease_ms), (150, 350), "ie starts first, and takes an ocean");
+        cluster.kill("log-va", Loss::Unsynced);
+        cluster.start("log-va").await;
+        cluster.env.sleep(ms(2000)).await;
+        let status = operator.status(&va, cluster.soon(5)).await.unwrap();
+        assert_eq!((status.heartbeat_ms, status.lease_ms), (100, 300), "76 ms to ie: the floor");
+        assert_eq!(status.warnings, [""; 0]);
+        // Its way to ie becomes longer than its heartbeat.
+        let (at, far) = (cluster.machines["log-va"].address, cluster.machines["log-ie"].address);
+        cluster.world.net().set_link(at, far, Link { latency: ms(60), ..wan() });
+        cluster.env.sleep(ms(30_000)).await;
+        let status = operator.status(&va, cluster.soon(5)).await.unwrap();
+        let [heartbeat] = &status.warnings[..] else { panic!("one warning: {:?}", status.warnings) };
+        assert!(
+            heartbeat.starts_with("the heartbeat of 100ms is shorter than the round trip to log-ie (1"),
+            "{heartbeat}"
+        );
+        let or = operator.status(&or, cluster.soon(5)).await.unwrap();
+        assert_eq!(or.warnings, [""; 0], "its own ways are as they were");
+        // As it says, a restart mends it.
+        cluster.kill("log-va", Loss::Unsynced);
+        cluster.start("log-va").await;
+        cluster.env.sleep(ms(30_000)).await;
+        let status = operator.status(&va, cluster.soon(5)).await.unwrap();
+        assert!(status.heartbeat_ms > 125 && status.warnings.is_empty(), "{status:?}");
+    });
+}
+
+/// It is told nothing any more; its log would never go on, and whoever reads it there would wait for ever.
+#[test]
+fn readers_leave_a_node_that_was_removed() {
+    story(297, async |mut cluster| {
+        let (operator, client) = (cluster.operator("va"), cluster.client("va"));
+        grow(&mut cluster, &operator, &TO_FIVE).await;
+        let mut reader = client.read(None, LogIndex(0), true);
+        let at_spare = client.at(name("log-va-2"));
+        let before = client.append(vec!["before".into()], cluster.soon(20)).await.unwrap()[0].index;
+        cluster.read_at(&client, "log-va-2", before.next()).await;
+        // The reader is given all by the node that goes; the other one of its datacenter is down meanwhile.
+        cluster.kill("log-va", Loss::Nothing);
+        while reader.position() <= before {
+            reader.next().await.unwrap();
+        }
+        cluster.start("log-va").await;
+        does(&cluster, &operator, &remove(&["log-va-2", "log-or-2"])).await;
+        let after = client.append(vec!["after".into()], cluster.soon(20)).await.unwrap()[0].index;
+        let follow = async {
+            while reader.position() <= after {
+                reader.next().await.unwrap();
+            }
+        };
+        cluster.env.timeout_at(cluster.soon(20), follow).await.expect("the reader has left the removed node");
+        let said = operator.status(&name("log-va-2"), cluster.soon(5)).await.unwrap();
+        assert!(said.warnings[0].starts_with("not a member any more: beam log add log-va-2"), "{said:?}");
+        // Added again, it serves again.
+        does(&cluster, &operator, &add("log-va-2", "va")).await;
+        let read = cluster.env.timeout_at(cluster.soon(20), at_spare.read(None, after, true).next()).await;
+        assert_eq!(read.unwrap().unwrap().unwrap().first, after);
     });
 }
