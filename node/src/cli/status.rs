@@ -10,6 +10,10 @@ use beam_wire::{Name, Point, Range, Space};
 use comfy_table::{Table, presets};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How long log nodes may take to say how they are, beside what the api node has said of them.
+const LOG_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,8 +25,12 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let status = runtime()?.block_on(async { anyhow::Ok(args.connection.open().await?.0.status().await?) })?;
-    let weak = weaknesses(&status);
+    let (status, log) = runtime()?.block_on(async {
+        let status = args.connection.open().await?.0.status().await?;
+        anyhow::Ok((status, log_warnings(&args.connection).await?))
+    })?;
+    let mut weak = weaknesses(&status);
+    weak.extend(log.into_iter().map(|what| Weakness { lost: false, what }));
     match args.output {
         super::Output::Json => println!("{}", serde_json::to_string_pretty(&document(&status, &weak))?),
         super::Output::Table => print(&status, &weak),
@@ -38,6 +46,31 @@ struct Weakness {
     /// Something does not work now, and not only after the next failure.
     lost: bool,
     what: String,
+}
+
+/// What log nodes say of themselves to those who may ask them: with another certificate than an admin's, nothing.
+async fn log_warnings(connection: &Connection) -> Result<Vec<String>> {
+    let (log, env) = connection.open_log().await?;
+    let deadline = env.now() + LOG_WITHIN;
+    let nodes = log.nodes();
+    let asked = nodes.iter().map(|n| async { (n.node.clone(), log.status(&n.node, deadline).await) });
+    let mut warnings = Vec::new();
+    let mut drained = BTreeSet::new();
+    for (node, answer) in futures::future::join_all(asked).await {
+        match answer {
+            Ok(status) => {
+                warnings.extend(status.warnings.into_iter().map(|warning| format!("log node {node}: {warning}")));
+                if status.full {
+                    warnings.push(format!("log node {node}: its disk is full"));
+                }
+                drained.extend(status.drained);
+            }
+            // That it does not answer, the api node has said already.
+            Err(e) => tracing::debug!("{node} says nothing of itself: {e}"),
+        }
+    }
+    warnings.extend(drained.iter().map(|dc| format!("{dc} is drained: the log's leader stays out of it")));
+    Ok(warnings)
 }
 
 /// What is missing, and what the next failure would take away.
