@@ -24,12 +24,14 @@ pub struct Figure {
     /// Of what.
     pub unit: &'static str,
     /// What could not be beaten, measured in the same run.
-    pub floor: Option<Floor>,
+    pub floor: Option<Other>,
+    /// What another system did, in the same run.
+    pub peer: Option<Other>,
 }
 
-/// A floor.
+/// A floor or a peer.
 #[derive(Serialize)]
-pub struct Floor {
+pub struct Other {
     /// What it is.
     pub name: &'static str,
     /// How much, in the unit of the figure.
@@ -46,13 +48,25 @@ impl Figures {
 
     /// Adds a figure that stands alone.
     pub fn add(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
-        self.figures.push(Figure { name: name.into(), value, unit, floor: None });
+        self.add_compared(name, value, unit, None, None);
     }
 
     /// Adds a figure beside its floor.
     pub fn add_beside(&mut self, name: impl Into<String>, value: f64, unit: &'static str, floor: (&'static str, f64)) {
-        let floor = Floor { name: floor.0, value: floor.1, ratio: value / floor.1 };
-        self.figures.push(Figure { name: name.into(), value, unit, floor: Some(floor) });
+        self.add_compared(name, value, unit, Some(floor), None);
+    }
+
+    /// Adds a figure beside what is known to compare it with.
+    pub fn add_compared(
+        &mut self,
+        name: impl Into<String>,
+        value: f64,
+        unit: &'static str,
+        floor: Option<(&'static str, f64)>,
+        peer: Option<(&'static str, f64)>,
+    ) {
+        let beside = |(name, other)| Other { name, value: other, ratio: value / other };
+        self.figures.push(Figure { name: name.into(), value, unit, floor: floor.map(beside), peer: peer.map(beside) });
     }
 
     /// For people.
@@ -60,8 +74,8 @@ impl Figures {
         let mut text = String::new();
         for figure in &self.figures {
             write!(text, "{:44} {:>14.1} {:10}", figure.name, figure.value, figure.unit).expect("text grows");
-            if let Some(floor) = &figure.floor {
-                write!(text, " {:.3} of {} ({:.1})", floor.ratio, floor.name, floor.value).expect("text grows");
+            for other in figure.floor.iter().chain(&figure.peer) {
+                write!(text, " {:.3} of {} ({:.1})", other.ratio, other.name, other.value).expect("text grows");
             }
             text.push('\n');
         }

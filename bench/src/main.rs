@@ -2,16 +2,25 @@
 //! not.
 //!
 //!     cargo run --release -p beam-bench -- load FILE
+//!     cargo run --release -p beam-bench -- append
+//!     cargo run --release -p beam-bench -- read
+//!     cargo run --release -p beam-bench -- catch-up
 //!     cargo run --release -p beam-bench -- store
 //!     cargo run --release -p beam-bench -- restart --gib 1,10
 
+mod append;
+mod catch_up;
 mod entries;
+mod etcd;
 mod figures;
 mod load;
+mod processes;
+mod read;
 mod restart;
 mod store;
 
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 /// Measures Beam, each figure beside a floor of the same run.
 #[derive(Parser)]
@@ -32,14 +41,37 @@ enum Bench {
     Restart(restart::Args),
     /// Append to one log node's store: commits/s and MB/s
     Store(store::Args),
+    /// Append to three log nodes on this machine: entries/s and latency, beside a file's and etcd's
+    Append(append::Args),
+    /// Read the log of a node that has just started: MB/s, beside its files' and raw QUIC's
+    Read(read::Args),
+    /// Let a log node that was away catch up over a long, narrow link: Mbit/s, beside the link's
+    CatchUp(catch_up::Args),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    // The nodes that a benchmark starts are this program, too.
+    if std::env::args().nth(1).is_some_and(|first| first == "node") {
+        return beam_node::cli::run();
+    }
+    match bench() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("beam-bench: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let figures = match arguments.bench {
         Bench::Load(args) => load::run(args)?,
         Bench::Restart(args) => restart::run(args)?,
         Bench::Store(args) => store::run(args)?,
+        Bench::Append(args) => append::run(args)?,
+        Bench::Read(args) => read::run(args)?,
+        Bench::CatchUp(args) => catch_up::run(args)?,
     };
     if figures.figures.is_empty() {
         // A part of a benchmark, which its other part measures.

@@ -119,7 +119,7 @@ impl Node {
             "the certificate says {}, but the topology says {expected}: make one with `beam cert node`",
             tls.identity
         );
-        let endpoint_options = EndpointOptions::wan(options.reset_key);
+        let endpoint_options = EndpointOptions::wan(options.reset_key).at(options.listen);
         let endpoint = Endpoint::open(&env, options.listen, tls, endpoint_options)
             .with_context(|| format!("node {} cannot listen at {}", node.name, options.listen))?;
         if let Some(certs) = options.certs {

@@ -48,6 +48,7 @@ impl Lab {
 /// Where every socket of the process is, and how far apart places are.
 pub struct Wan {
     places: Arc<Places>,
+    bytes_per_second: Option<f64>,
 }
 
 #[derive(Default)]
@@ -76,7 +77,12 @@ impl Wan {
             one_way.insert((a.clone(), b.clone()), round_trip / 2);
             one_way.insert((b, a), round_trip / 2);
         }
-        Wan { places: Arc::new(Places { one_way, of: RwLock::default() }) }
+        Wan { places: Arc::new(Places { one_way, of: RwLock::default() }), bytes_per_second: None }
+    }
+
+    /// The same, where each link between datacenters carries that much each way.
+    pub fn with_mbit(self, mbit: u32) -> Wan {
+        Wan { bytes_per_second: Some(f64::from(mbit) * 125_000.0), ..self }
     }
 
     /// Sockets in a datacenter.
@@ -85,7 +91,7 @@ impl Wan {
             return Arc::new(UdpSockets);
         }
         let places = self.places.clone();
-        let delayed = WanSockets::new(move |from, to| places.distance(from, to));
+        let delayed = WanSockets::with_bandwidth(move |from, to| places.distance(from, to), self.bytes_per_second);
         Arc::new(Placed { datacenter: datacenter.clone(), places: self.places.clone(), sockets: delayed })
     }
 }

@@ -5,6 +5,7 @@ mod cluster;
 mod faults;
 mod members;
 mod readers;
+mod transfer;
 
 use beam_node::log::disk_sim::SimDiskOptions;
 use beam_wire::env::sim::{Link, SimWorld, Trace};

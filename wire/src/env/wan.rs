@@ -1,14 +1,14 @@
 //! Real UDP on one machine, as if the machines were far apart: what is sent waits as long as it would
 //! travel, and pairs of addresses can be cut off from each other. For demonstrations and development.
 //!
-//! The delay is added by the sender; nothing is lost but by a cut or a full queue. Delays are exact to
-//! tokio's millisecond.
+//! The delay is added by the sender, and the time that a link of limited bandwidth takes; nothing is lost
+//! but by a cut or a full queue. Delays are exact to tokio's millisecond.
 
 use super::sockets::{Sockets, UdpSockets};
 use super::{Env, now};
 use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -21,6 +21,11 @@ use tokio::time::Instant;
 /// What one socket may have on its way: a gigabit over 130 ms, four times. More is lost, as routers do.
 const FLYING_BYTES_MAX: usize = 64 << 20;
 
+/// How long a packet may wait before a link of limited bandwidth until it is lost instead, as in a router.
+const QUEUED_MAX: Duration = Duration::from_millis(100);
+/// IP and UDP headers, which a link carries, too.
+const HEADER_BYTES: usize = 28;
+
 /// The sockets of a wide area network on one machine. Clones share its cuts.
 #[derive(Clone)]
 pub struct WanSockets {
@@ -29,13 +34,26 @@ pub struct WanSockets {
 
 struct Wan {
     one_way: Box<dyn Fn(SocketAddr, SocketAddr) -> Duration + Send + Sync>,
+    /// Of each link that has a delay, in each direction.
+    bytes_per_second: Option<f64>,
+    /// Until when each link of limited bandwidth is busy with what was sent.
+    busy: Mutex<BTreeMap<(SocketAddr, SocketAddr), Instant>>,
     cut: Mutex<BTreeSet<(SocketAddr, SocketAddr)>>,
 }
 
 impl WanSockets {
     /// `one_way` says how long a packet takes from an address to another.
     pub fn new(one_way: impl Fn(SocketAddr, SocketAddr) -> Duration + Send + Sync + 'static) -> Self {
-        Self { inner: Arc::new(Wan { one_way: Box::new(one_way), cut: Mutex::default() }) }
+        Self::with_bandwidth(one_way, None)
+    }
+
+    /// The same, where each link that has a delay carries no more than `bytes_per_second` each way.
+    pub fn with_bandwidth(
+        one_way: impl Fn(SocketAddr, SocketAddr) -> Duration + Send + Sync + 'static,
+        bytes_per_second: Option<f64>,
+    ) -> Self {
+        let (busy, cut) = (Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Wan { one_way: Box::new(one_way), bytes_per_second, busy, cut }) }
     }
 
     /// Loses everything between two groups, both ways, also what is on its way.
@@ -69,6 +87,20 @@ impl Sockets for WanSockets {
 impl Wan {
     fn cut(&self) -> MutexGuard<'_, BTreeSet<(SocketAddr, SocketAddr)>> {
         self.cut.lock().expect("nothing panics while it holds this")
+    }
+
+    /// When what is sent now has left, if it is not lost in the queue before the link.
+    fn departure(&self, from: SocketAddr, to: SocketAddr, bytes: usize) -> Option<Instant> {
+        let now = now();
+        let Some(bytes_per_second) = self.bytes_per_second else { return Some(now) };
+        let mut busy = self.busy.lock().expect("nothing panics while it holds this");
+        let begins = busy.get(&(from, to)).map_or(now, |until| now.max(*until));
+        if begins - now > QUEUED_MAX {
+            return None;
+        }
+        let until = begins + Duration::from_secs_f64(bytes as f64 / bytes_per_second);
+        busy.insert((from, to), until);
+        Some(until)
     }
 
     fn is_cut(&self, from: SocketAddr, to: SocketAddr) -> bool {
@@ -210,8 +242,11 @@ impl AsyncUdpSocket for WanSocket {
         if delay.is_zero() {
             return self.udp.try_send(transmit);
         }
+        let packets = transmit.segment_size.map_or(1, |size| transmit.contents.len().div_ceil(size));
+        let bytes = transmit.contents.len() + packets * HEADER_BYTES;
+        let Some(departure) = self.wan.departure(self.address, to, bytes) else { return Ok(()) };
         self.flying.push(Packet {
-            arrival: now() + delay,
+            arrival: departure + delay,
             to,
             ecn: transmit.ecn,
             bytes: transmit.contents.to_vec(),
@@ -244,5 +279,24 @@ impl AsyncUdpSocket for WanSocket {
 
     fn may_fragment(&self) -> bool {
         self.udp.may_fragment()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_narrow_link_carries_one_packet_after_the_other_and_loses_what_would_wait_long() {
+        let near = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let wan = WanSockets::with_bandwidth(|_, _| Duration::ZERO, Some(10_000.0)).inner;
+        let began = now();
+        let first = wan.departure(near(1), near(2), 900).expect("the link is free");
+        assert!(first - began >= Duration::from_millis(90));
+        let second = wan.departure(near(1), near(2), 900).expect("it waits less than the queue is long");
+        assert_eq!(second - first, Duration::from_millis(90));
+        assert_eq!(wan.departure(near(1), near(2), 1), None, "the queue is full");
+        assert!(wan.departure(near(2), near(1), 1).is_some(), "the other direction is free");
+        assert!(wan.departure(near(1), near(3), 1).is_some(), "and so are other links");
     }
 }

@@ -18,6 +18,9 @@ const SERVER_NAME: &str = "beam";
 /// quinn's own default: Ethernet without IP and UDP headers.
 const UDP_PAYLOAD_MIN: u16 = 1472;
 
+/// The largest UDP payload on loopback: above 6500 segmentation offload collapses.
+const LOOPBACK_MTU: u16 = 6000;
+
 /// Handshakes that may wait to be looked at, and what each may have sent by then: 16 MiB together,
 /// far above what a cluster needs and far below quinn's 65,536.
 const INCOMING_MAX: usize = 256;
@@ -266,6 +269,11 @@ impl EndpointOptions {
             initial_rtt: Duration::from_millis(20),
             ..Self::wan(reset_key)
         }
+    }
+
+    /// With the largest packets that pay if it listens on loopback, where all of its peers then are.
+    pub fn at(self, address: SocketAddr) -> Self {
+        if address.ip().is_loopback() { Self { mtu_max: LOOPBACK_MTU, ..self } } else { self }
     }
 
     /// For peers anywhere: windows for a gigabit over 130 ms.

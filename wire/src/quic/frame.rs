@@ -11,8 +11,9 @@
 
 use crate::codec::{self, DecodeError};
 use crate::error::{CallError, Code};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::FutureExt;
+use postcard::ser_flavors::Flavor;
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -185,13 +186,16 @@ impl Tag {
 /// Writes frames. A frame whose writing was cancelled goes out before the next one.
 pub(super) struct FrameWriter {
     stream: SendStream,
+    /// Queued.
     unsent: BytesMut,
+    /// Taken from there, and not yet by quinn: it goes first.
+    sending: Bytes,
     ended: bool,
 }
 
 impl FrameWriter {
     pub fn new(stream: SendStream) -> Self {
-        Self { stream, unsent: BytesMut::new(), ended: false }
+        Self { stream, unsent: BytesMut::new(), sending: Bytes::new(), ended: false }
     }
 
     /// Queues a frame; [`FrameWriter::flush`] hands it to quinn.
@@ -206,15 +210,21 @@ impl FrameWriter {
 
     /// Waits until quinn has taken all that was queued.
     pub async fn flush(&mut self) -> Result<(), FrameError> {
-        while !self.unsent.is_empty() {
-            match self.stream.write(&self.unsent).await {
-                Ok(count) => self.unsent.advance(count),
+        loop {
+            if self.sending.is_empty() {
+                self.sending = self.unsent.split().freeze();
+            }
+            if self.sending.is_empty() {
+                return Ok(());
+            }
+            // quinn keeps what it takes, without copying it.
+            match self.stream.write_chunks(std::slice::from_mut(&mut self.sending)).await {
+                Ok(_) => {}
                 Err(WriteError::Stopped(why)) => return Err(FrameError::BrokenOff(why)),
                 Err(WriteError::ConnectionLost(e)) => return Err(FrameError::Lost(e)),
                 Err(WriteError::ClosedStream | WriteError::ZeroRttRejected) => return Err(FrameError::Over),
             }
         }
-        Ok(())
     }
 
     /// Flushes, and ends the stream well.
@@ -255,8 +265,7 @@ impl Drop for FrameWriter {
 fn put_frame<M: Serialize + ?Sized>(into: &mut BytesMut, tag: Tag, message: &M) -> Result<(), FrameError> {
     let start = into.len();
     into.extend_from_slice(&[0, 0, 0, 0, tag as u8]);
-    let appended = postcard::to_extend(message, Appender(into));
-    let Appender(into) = appended.expect("our messages serialize");
+    let into = postcard::serialize_with_flavor(message, Appender(into)).expect("our messages serialize");
     let bytes = into.len() - start - HEAD_BYTES;
     if bytes > FRAME_BYTES_MAX {
         into.truncate(start);
@@ -266,11 +275,24 @@ fn put_frame<M: Serialize + ?Sized>(into: &mut BytesMut, tag: Tag, message: &M) 
     Ok(())
 }
 
+/// Where postcard writes to. Its own adapter for `Extend` takes bytes one by one.
 struct Appender<'a>(&'a mut BytesMut);
 
-impl Extend<u8> for Appender<'_> {
-    fn extend<I: IntoIterator<Item = u8>>(&mut self, bytes: I) {
-        self.0.extend(bytes)
+impl<'a> Flavor for Appender<'a> {
+    type Output = &'a mut BytesMut;
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.put_u8(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Self::Output> {
+        Ok(self.0)
     }
 }
 
