@@ -205,8 +205,17 @@ impl Client {
     /// log.
     pub async fn write(&self, facts: Builder) -> Result<Version, ClientError> {
         let (version, id) = self.new_id().await?;
-        let transact = facts.build(version.epoch, id, version.index, Vec::new());
-        Ok(self.transact(transact, false).await?.version)
+        let mut transact = facts.build(version.epoch, id, version.index, Vec::new());
+        match self.transact(transact.clone(), false).await {
+            // It depends on nothing that was read. Its id stays, so that it happens once even if an earlier attempt
+            // was kept.
+            Err(ClientError::EpochChanged { .. }) => {
+                let now = self.query("ASK {}", Position::Latest).await?.version();
+                (transact.epoch, transact.read_index) = (now.epoch, now.index);
+                Ok(self.transact(transact, false).await?.version)
+            }
+            other => Ok(other?.version),
+        }
     }
 
     /// Appends a transaction that the caller has made, with its id and what it read. With `wait`, returns
@@ -346,6 +355,7 @@ impl Client {
                 if code == Code::WrongEpoch {
                     // What we knew belongs to the past.
                     *lock(&self.inner.newest) = None;
+                    return ClientError::EpochChanged { node, error };
                 }
                 ClientError::Refused { node, error }
             }

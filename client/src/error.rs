@@ -24,6 +24,16 @@ pub enum ClientError {
         /// What it said.
         error: CallError,
     },
+    /// The database was recovered from a disaster, or restored, since the version that the call depends on; and that
+    /// version, or what was written after it, is not in it any more. For a write: the attempt that was refused changed
+    /// nothing; if an earlier one may have come through, make it anew with the same id. The error names both epochs. Reading anew ([`crate::Session::forget`]) shows what is there.
+    #[error("{node}: {error}")]
+    EpochChanged {
+        /// The api node.
+        node: Name,
+        /// What it said.
+        error: CallError,
+    },
     /// No api node answered in time. Nothing was changed.
     #[error("no api node answered within {} s{}", .after.as_secs_f64(), and_the(.last))]
     Unavailable {
@@ -71,6 +81,8 @@ impl ClientError {
             ClientError::Refused { error, .. } => error.is_retryable() || error.code == Code::Conflict,
             // Made again with another id it could be done twice.
             ClientError::OutcomeUnknown { .. } => false,
+            // What was seen is gone: only the caller knows what that means for what it is about to do.
+            ClientError::EpochChanged { .. } => false,
             ClientError::Endpoint(_) | ClientError::Term(_) | ClientError::Command(_) => false,
         }
     }
@@ -78,7 +90,7 @@ impl ClientError {
     /// The code that the cluster gave, or the one that fits best; none for faults of this machine.
     pub fn code(&self) -> Option<Code> {
         match self {
-            ClientError::Refused { error, .. } => Some(error.code),
+            ClientError::Refused { error, .. } | ClientError::EpochChanged { error, .. } => Some(error.code),
             ClientError::BrokenOff { error, .. } => Some(error.code),
             ClientError::NoApiNode(_) => Some(Code::Unavailable),
             ClientError::Unavailable { last, .. } => {
@@ -104,6 +116,11 @@ mod tests {
             (refused(CallError::never(Code::Invalid, "no SPARQL")), false, Some(Code::Invalid)),
             (refused(CallError::never(Code::Denied, "a reader")), false, Some(Code::Denied)),
             (refused(CallError::never(Code::Conflict, "read again")), true, Some(Code::Conflict)),
+            (
+                ClientError::EpochChanged { node: node(), error: CallError::never(Code::WrongEpoch, "recovered") },
+                false,
+                Some(Code::WrongEpoch),
+            ),
             (ClientError::Unavailable { after: Duration::ZERO, last: None }, true, Some(Code::Unavailable)),
             (
                 ClientError::Unavailable {

@@ -37,6 +37,11 @@ impl Session {
         *self.seen.lock().expect("no holder panics")
     }
 
+    /// Forgets what was seen: the next call sees what is there now.
+    pub fn forget(&self) {
+        *self.seen.lock().expect("no holder panics") = None;
+    }
+
     fn saw(&self, version: Version) {
         let mut seen = self.seen.lock().expect("no holder panics");
         *seen = seen.max(Some(version));
@@ -49,7 +54,8 @@ impl Session {
     /// As [`Client::query`], at a version that holds all that this session has seen.
     ///
     /// # Errors
-    /// As [`Client::query`]; with [`beam_wire::Code::WrongEpoch`] when the cluster was restored since.
+    /// As [`Client::query`]; [`ClientError::EpochChanged`] when the database was recovered or restored since, without
+    /// what this session has seen. It says so until [`Session::forget`].
     pub async fn query(&self, sparql: &str) -> Result<Answer, ClientError> {
         let answer = self.client.query(sparql, self.position()).await?;
         self.saw(answer.version());

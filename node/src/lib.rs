@@ -13,5 +13,6 @@ pub mod log;
 pub mod node;
 pub mod query;
 pub mod rdf;
+pub mod recovery;
 pub mod remote;
 pub mod view;

@@ -13,13 +13,13 @@ use crate::remote::log::RemoteLog;
 use crate::view::{Others, ViewOptions, ViewRole};
 use anyhow::{Context, Result};
 use beam_certs::{CertError, Credentials};
-use beam_wire::command::{Command, FORMAT, Genesis};
+use beam_wire::command::{Begin, Command, FORMAT, Genesis};
 use beam_wire::env::Env;
 use beam_wire::message::Kind;
 use beam_wire::message::hello::Hello;
 use beam_wire::quic::{Directory, DirectoryOptions, Endpoint, EndpointOptions, Incoming, Peers, Service, Tls};
 use beam_wire::topology::{self, Topology};
-use beam_wire::{CallError, Code, Epoch, Name, Role};
+use beam_wire::{CallError, Code, Epoch, LogIndex, Name, Role};
 use futures::future::{BoxFuture, FutureExt};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -93,6 +93,15 @@ fn reset_key(env: &Env, path: &Path) -> Result<[u8; 64]> {
     }
 }
 
+/// Why a node must stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It has something to do that only a start can do. Whoever runs it starts it again.
+    Restart(String),
+    /// Something that it cannot be without has failed.
+    Failed(String),
+}
+
 /// A running node.
 pub struct Node {
     env: Env,
@@ -160,10 +169,19 @@ impl Node {
         Ok(Node { env, endpoint, roles })
     }
 
-    /// Waits until a task that owns state ends, and says which and why. The node must then stop.
-    pub async fn ended(&self) -> String {
-        let ended = self.env.tasks().ended().await;
-        format!("{}: {}", ended.name, ended.why)
+    /// Waits until the node must stop: because a task that owns state has ended, or to start again at once.
+    pub async fn ended(&self) -> Ending {
+        let log = self.roles.running().log.clone();
+        let restart = async {
+            match &log {
+                Some(log) => log.restart().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! { biased;
+            ended = self.env.tasks().ended() => Ending::Failed(format!("{}: {}", ended.name, ended.why)),
+            why = restart => Ending::Restart(why),
+        }
     }
 
     /// Everything that the node does ends at this instant, as if its power were cut.
@@ -199,12 +217,18 @@ fn renew(endpoint: Endpoint, node: Name) -> impl FnMut(Result<Tls, CertError>) +
     }
 }
 
+/// What the log says to the views when an epoch begins.
+pub fn begin_body(epoch: Epoch, kept: LogIndex) -> bytes::Bytes {
+    Command::Begin(Begin { epoch, kept }).encode()
+}
+
 /// What the topology says of the log, else the log's own defaults.
-fn log_options(topology: &Topology, node: &topology::Node) -> LogOptions {
+pub fn log_options(topology: &Topology, node: &topology::Node) -> LogOptions {
     let member = |n: &topology::Node| LogNode { node: n.name.clone(), datacenter: n.datacenter.clone() };
     let members = topology.nodes_with(Role::Log).map(member).collect();
     let mut options = LogOptions::new(topology.cluster.clone(), node.name.clone(), node.datacenter.clone(), members);
     options.preferred = topology.log.preferred.clone();
+    options.begin_body = begin_body;
     let round_trip = |n: &topology::Node| match n.datacenter == node.datacenter {
         true => Some((n.name.clone(), Duration::ZERO)),
         false => Some((n.name.clone(), topology.round_trip(&node.datacenter, &n.datacenter)?)),
@@ -328,8 +352,8 @@ impl Service for Roles {
         let running = self.running();
         let served = match call.kind {
             Hello => None,
-            LogAppend | LogRead | LogTail | LogInfo | LogDiscard | LogStatus | LogChange | RaftPipe | RaftVote
-            | RaftSnapshot | RaftTransfer | RaftHeartbeat => running.log.as_ref().map(|log| log.serve(call)),
+            LogAppend | LogRead | LogTail | LogInfo | LogDiscard | LogStatus | LogChange | LogRecover | RaftPipe
+            | RaftVote | RaftSnapshot | RaftTransfer | RaftHeartbeat => running.log.as_ref().map(|log| log.serve(call)),
             ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount | ViewCopy | ViewCheckpoint => {
                 running.view.as_ref().map(|view| view.serve(call))
             }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use beam_certs::Authority;
 use beam_client::{Client, ClientOptions};
 use beam_node::log::disk_sim::{Loss, SimDisk, SimDiskOptions};
-use beam_node::node::{Node, NodeOptions};
+use beam_node::node::{Ending, Node, NodeOptions};
 use beam_node::remote::log::RemoteLog;
 use beam_wire::env::sim::{Link, SimWorld};
 use beam_wire::env::{Env, SrvAnswer, SrvTarget};
@@ -15,6 +15,7 @@ use beam_wire::message::hello::Hello;
 use beam_wire::quic::{Directory, DirectoryOptions, Endpoint, EndpointOptions, Incoming, Peers, Service};
 use beam_wire::topology::Topology;
 use beam_wire::{CallError, ClientRole, Code, Identity, Name, Role};
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -155,6 +156,21 @@ impl SimCluster {
             disk.crash(loss);
         }
         node.gone().await;
+    }
+
+    /// Starts those nodes again that have asked for it; fails when one has failed.
+    pub async fn restart_those_who_shall(&mut self) -> Result<()> {
+        let ended = self.running.iter().filter_map(|(name, node)| Some((name.clone(), node.ended().now_or_never()?)));
+        for (name, ending) in ended.collect::<Vec<_>>() {
+            match ending {
+                Ending::Restart(_) => {
+                    self.kill_node(&name, Loss::Unsynced).await;
+                    self.start_node(&name).await?;
+                }
+                Ending::Failed(why) => anyhow::bail!("{name} has failed: {why}"),
+            }
+        }
+        Ok(())
     }
 
     /// All nodes of a datacenter are gone at once.

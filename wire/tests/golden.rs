@@ -5,7 +5,7 @@
 //! be, a promise is broken: the change needs a new format or protocol version instead.
 
 use beam_wire::codec;
-use beam_wire::command::{AccessPath, Builder, Command, FactRef, Genesis, Rejection, Transact, Verdict};
+use beam_wire::command::{AccessPath, Begin, Builder, Command, FactRef, Genesis, Rejection, Transact, Verdict};
 use beam_wire::fact::{Fact, GraphPattern, Pattern};
 use beam_wire::identity::{ClientRole, Identity, Role};
 use beam_wire::message::api::*;
@@ -359,6 +359,25 @@ fn of_kind(samples: &mut Samples, kind: Kind) -> [&'static str; 3] {
             samples.add("refused", LogChangeReply { plan: other, done: None });
             names::<LogChange>(kind)
         }
+        Kind::LogRecover => {
+            let seen = LogEnd { raft_id: 300, epoch: Some(Epoch(3)), term: Some(9), last: Some(LogIndex(70_000)) };
+            let order = |part| RecoverOrder { token: 1 << 60, node: name("log-va"), seen: seen.clone(), part };
+            samples.add("ask", LogRecover { order: None });
+            let refound = RecoverPart::Refound { epoch: Epoch(70_001) };
+            samples.add("refound", LogRecover { order: Some(order(refound)) });
+            let set_aside = RecoverPart::SetAside { epoch: Epoch(70_001), founder: name("log-va") };
+            samples.add("set-aside", LogRecover { order: Some(order(set_aside)) });
+            let survivor = LogRecoverReply {
+                status: log_status(),
+                voters: vec![vec![1, 300], vec![300]],
+                majority_ms_ago: None,
+                leader_ms_ago: Some(12_000),
+                pending: None,
+            };
+            samples.add("survivor", survivor.clone());
+            samples.add("leader", LogRecoverReply { majority_ms_ago: Some(20), pending: Some(1 << 60), ..survivor });
+            names::<LogRecover>(kind)
+        }
         Kind::RaftPipe => raft!(RaftPipe),
         Kind::RaftVote => raft!(RaftVote),
         Kind::RaftSnapshot => raft!(RaftSnapshot),
@@ -551,6 +570,7 @@ fn nouns(samples: &mut Samples) {
         ("genesis", Command::Genesis(genesis())),
         ("transact", Command::Transact(transact())),
         ("upgrade", Command::Upgrade(2)),
+        ("begin", Command::Begin(Begin { epoch: Epoch(70_001), kept: LogIndex(5000) })),
     ] {
         samples.text("Body", name, hex(&command.encode()));
     }
@@ -610,7 +630,7 @@ fn bytes_are_what_they_always_were() {
 #[test]
 fn every_type_of_a_message_has_golden_bytes() {
     /// Held by the samples of the replies that contain them.
-    const PARTS: [&str; 16] = [
+    const PARTS: [&str; 19] = [
         "Change",
         "MemberName",
         "Apply",
@@ -627,6 +647,9 @@ fn every_type_of_a_message_has_golden_bytes() {
         "Entry",
         "Proposal",
         "Envelope",
+        "RecoverOrder",
+        "RecoverPart",
+        "LogEnd",
     ];
     let messages = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/message");
     let mut missing = Vec::new();

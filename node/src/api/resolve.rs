@@ -3,7 +3,8 @@
 use crate::api::ApiRole;
 use crate::api::position::{self, Pressure, Uncovered, pressure};
 use crate::remote::view::{View, Views};
-use beam_wire::{CallError, Code, LogIndex, Position, Version};
+use beam_wire::message::log::{EpochBegan, shared_up_to};
+use beam_wire::{CallError, Code, Epoch, LogIndex, Position, Version};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -27,10 +28,27 @@ impl ApiRole {
             Position::Recent => self.recent(deadline).await,
             Position::AtLeast(least) => {
                 let recent = self.recent(deadline).await?;
-                same_epoch(least, recent)?;
-                if recent.index >= least.index { Ok(recent) } else { self.existing(least, deadline).await }
+                let least = self.current(least, deadline).await?;
+                let reached = recent.epoch == least.epoch && recent.index >= least.index;
+                if reached { Ok(recent) } else { self.existing(least, deadline).await }
             }
-            Position::Exact(exact) => self.existing(exact, deadline).await,
+            Position::Exact(exact) => {
+                let exact = self.current(exact, deadline).await?;
+                self.existing(exact, deadline).await
+            }
+        }
+    }
+
+    /// What a version is called in the newest epoch that the views know. What an older one has left behind is
+    /// refused.
+    pub(super) async fn current(&self, version: Version, deadline: Instant) -> Result<Version, CallError> {
+        match position::epoch(&self.views.table()) {
+            // If the version's is newer, the views are about to hear of it.
+            Some(epoch) if version.epoch < epoch => {
+                let (epoch, epochs) = self.log.epochs(deadline.min(self.env.now() + TAIL_PATIENCE)).await?;
+                translate(version, epoch, &epochs)
+            }
+            _ => Ok(version),
         }
     }
 
@@ -80,7 +98,14 @@ impl ApiRole {
             }
         }
         let tail = self.tail(deadline).await?;
-        same_epoch(wanted, tail)?;
+        if wanted.epoch > tail.epoch {
+            let message = format!("version {wanted} does not exist yet: the log is in epoch {}", tail.epoch);
+            return Err(CallError::never(Code::Ahead, message));
+        }
+        if wanted.epoch < tail.epoch {
+            let (epoch, epochs) = self.log.epochs(deadline.min(self.env.now() + TAIL_PATIENCE)).await?;
+            return translate(wanted, epoch, &epochs);
+        }
         if wanted.index > tail.index {
             let message = format!("version {wanted} does not exist yet: the log ends at {tail}");
             // The tail is linearizable: nobody can have been promised more.
@@ -130,14 +155,45 @@ fn committed(table: &[View]) -> LogIndex {
     same.map(|v| v.status.committed.max(v.status.applied)).max().unwrap_or_default()
 }
 
-/// Whether two versions can be compared.
-pub(super) fn same_epoch(wanted: Version, current: Version) -> Result<(), CallError> {
-    if wanted.epoch == current.epoch {
-        return Ok(());
+/// What a version is called in `epoch`, whose past is `epochs`. Indexes up to those that were kept mean the same; what came
+/// after is lost, and whoever has seen it must be told.
+fn translate(version: Version, epoch: Epoch, epochs: &[EpochBegan]) -> Result<Version, CallError> {
+    let Version { epoch: of, index } = version;
+    match shared_up_to(epochs, of) {
+        Some(kept) if index <= kept => Ok(Version { epoch, index }),
+        Some(kept) => Err(CallError::never(
+            Code::WrongEpoch,
+            format!(
+                "version {version} is not in the database any more: it was recovered or restored, is in epoch {epoch}, and has \
+                 kept what was written up to {of}.{kept}. What was written or read after that may be lost: read anew"
+            ),
+        )),
+        None => Err(CallError::never(
+            Code::WrongEpoch,
+            format!("version {version} is of another life of the database, which is in epoch {epoch}: read anew"),
+        )),
     }
-    let message = format!(
-        "version {wanted} belongs to epoch {}, but the cluster is in epoch {}: it was recovered or restored since",
-        wanted.epoch, current.epoch
-    );
-    Err(CallError::never(Code::WrongEpoch, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_go_over_into_a_new_epoch_as_far_as_they_were_kept() {
+        let began = |epoch, kept| EpochBegan { epoch: Epoch(epoch), kept: LogIndex(kept) };
+        let past = [began(40, 100), began(70, 80), began(90, 300)];
+        let in_newest = |epoch, index| {
+            let version = Version { epoch: Epoch(epoch), index: LogIndex(index) };
+            translate(version, Epoch(90), &past).map(|v| (v.epoch.0, v.index.0)).map_err(|e| e.code)
+        };
+        // Of epoch 1 the second recovery kept less than the first had.
+        assert_eq!(in_newest(1, 80), Ok((90, 80)));
+        assert_eq!(in_newest(1, 81), Err(Code::WrongEpoch));
+        assert_eq!(in_newest(40, 81), Err(Code::WrongEpoch));
+        assert_eq!(in_newest(70, 300), Ok((90, 300)));
+        assert_eq!(in_newest(70, 301), Err(Code::WrongEpoch));
+        assert_eq!(in_newest(90, 5000), Ok((90, 5000)));
+        assert_eq!(in_newest(41, 3), Err(Code::WrongEpoch), "an epoch of another life");
+    }
 }

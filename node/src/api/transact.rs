@@ -2,14 +2,13 @@
 
 use crate::api::ApiRole;
 use crate::api::fanout::{Question, Tally};
-use crate::api::resolve::same_epoch;
 use crate::remote::view::Asking;
 use beam_wire::command::{Command, Rejection, Transact, Verdict};
 use beam_wire::error::Retry;
 use beam_wire::message::api::{ApiTransact, TransactReply};
 use beam_wire::message::log::BODY_BYTES_MAX;
 use beam_wire::message::view::ViewVerdict;
-use beam_wire::{CallError, Code, LogIndex, Range, Space, TransactionId, Version};
+use beam_wire::{CallError, Code, Epoch, LogIndex, Range, Space, TransactionId, Version};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -20,6 +19,7 @@ const APPEND_PATIENCE: Duration = Duration::from_secs(6);
 /// What the outcome of a transaction depends on, besides the log.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
+    pub epoch: Epoch,
     pub id: TransactionId,
     pub read_index: LogIndex,
     /// It depends on nothing that it read.
@@ -28,8 +28,8 @@ pub(super) struct Terms {
 
 impl Terms {
     pub(super) fn of(transact: &Transact) -> Terms {
-        let Transact { id, read_index, reads, .. } = transact;
-        Terms { id: *id, read_index: *read_index, blind: reads.is_empty() }
+        let Transact { epoch, id, read_index, reads, .. } = transact;
+        Terms { epoch: *epoch, id: *id, read_index: *read_index, blind: reads.is_empty() }
     }
 }
 
@@ -43,7 +43,9 @@ impl ApiRole {
         };
         self.hold_back().await?;
         let recent = self.recent(deadline).await?;
-        same_epoch(Version { epoch: transact.epoch, index: transact.read_index }, recent)?;
+        if transact.epoch < recent.epoch {
+            return Err(wrong_epoch(transact.epoch, recent));
+        }
         if let Some(window) = self.window() {
             still_known(transact.id, recent.index, window)?;
         }
@@ -71,6 +73,10 @@ impl ApiRole {
         }
         let patience = deadline.min(self.env.now() + APPEND_PATIENCE);
         let version = self.appender.append(body, patience).await?;
+        if version.epoch != terms.epoch {
+            // Every view rejects it: it was made in an epoch that is over.
+            return Err(wrong_epoch(terms.epoch, version));
+        }
         if !wait && self.window().is_some_and(|window| certain(terms, version.index, window)) {
             return Ok((version, None));
         }
@@ -89,10 +95,20 @@ impl ApiRole {
     }
 }
 
+/// A transaction of one epoch met the log in another. It changes nothing; made anew, with the same id, it happens once.
+fn wrong_epoch(of: Epoch, at: Version) -> CallError {
+    let message = format!(
+        "the transaction is of epoch {of}, but the database is in epoch {} (at {at}): it was recovered or restored meanwhile. \
+         This attempt changed nothing: read again, and write anew, with the same id",
+        at.epoch
+    );
+    CallError::never(Code::WrongEpoch, message)
+}
+
 /// Whether a transaction that lies at `index` is committed whatever else the log holds: it read nothing, and
 /// its id is not too old to be known. (If it is a duplicate, the first one was committed.)
 fn certain(terms: Terms, index: LogIndex, window: u64) -> bool {
-    let Terms { id, read_index, blind } = terms;
+    let Terms { id, read_index, blind, .. } = terms;
     blind && id.born < index && read_index < index && index.0 - id.born.0 <= window
 }
 
@@ -118,6 +134,10 @@ pub(super) fn judge(at: Version, verdict: Verdict) -> Result<Version, CallError>
             Err(CallError::never(Code::Conflict, message))
         }
         Verdict::Expired => Err(expired("had expired when it was appended")),
+        Verdict::Rejected(Rejection::WrongEpoch) => {
+            let why = "it was made in an epoch that is over: the database was recovered or restored";
+            Err(CallError::never(Code::WrongEpoch, format!("the transaction was refused by every view: {why}")))
+        }
         Verdict::Rejected(rejection) => {
             let why = match rejection {
                 Rejection::Malformed => "its body is not a command",
@@ -168,7 +188,6 @@ impl Question for VerdictAt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use beam_wire::Epoch;
 
     #[test]
     fn every_verdict_has_its_meaning() {
@@ -179,7 +198,7 @@ mod tests {
             (Verdict::Conflict { with: LogIndex(7) }, Err(Code::Conflict)),
             (Verdict::Expired, Err(Code::OutcomeUnknown)),
             (Verdict::Rejected(Rejection::Malformed), Err(Code::Rejected)),
-            (Verdict::Rejected(Rejection::WrongEpoch), Err(Code::Rejected)),
+            (Verdict::Rejected(Rejection::WrongEpoch), Err(Code::WrongEpoch)),
             (Verdict::Rejected(Rejection::BornAhead), Err(Code::Rejected)),
         ];
         for (verdict, expected) in cases {
@@ -192,6 +211,7 @@ mod tests {
     #[test]
     fn only_blind_writes_with_a_known_id_are_certain() {
         let terms = |born, read_index, blind| Terms {
+            epoch: Epoch(1),
             id: TransactionId::new(LogIndex(born), 1),
             read_index: LogIndex(read_index),
             blind,

@@ -5,7 +5,6 @@
 //! the update again without doing it twice.
 
 use crate::api::ApiRole;
-use crate::api::resolve::same_epoch;
 use crate::api::transact::{Terms, judge};
 use crate::query::{Update, parse_update, plan_update};
 use crate::rdf::read::Quad;
@@ -19,6 +18,8 @@ use tokio::time::Instant;
 /// The longest pause before the first new attempt. It doubles with each, up to the maximum.
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(640);
+/// What the views need to hear that an epoch has begun.
+const EPOCH_PAUSE: Duration = Duration::from_millis(500);
 
 impl ApiRole {
     /// Makes the change, or finds that there is nothing to change.
@@ -31,6 +32,11 @@ impl ApiRole {
             let read = self.readable(&update, request.at_least, deadline).await?;
             match self.attempt(&update, request, read, deadline).await {
                 Ok(version) => return Ok(Outcome { version, attempts }),
+                // An epoch has begun meanwhile. What the update read must be read again, as after a conflict.
+                Err(error) if error.code == Code::WrongEpoch && attempts == 1 => {
+                    tracing::info!("an update is made anew: {error}");
+                    self.env.sleep(EPOCH_PAUSE).await;
+                }
                 Err(error) if error.code == Code::Conflict => {
                     // With jitter: writers who met at one fact would otherwise meet again.
                     let wait = pause.mul_f64(self.env.random_below(1000) as f64 / 1000.0);
@@ -52,7 +58,9 @@ impl ApiRole {
     async fn readable(&self, update: &Update, least: Option<Version>, deadline: Instant) -> Result<Version, CallError> {
         let position = if update.needs_read() { Position::Latest } else { Position::Recent };
         let version = self.resolve(position, deadline).await?;
-        least.map_or(Ok(()), |least| same_epoch(least, version))?;
+        if let Some(least) = least {
+            self.current(least, deadline).await?;
+        }
         Ok(version)
     }
 

@@ -33,7 +33,7 @@ pub fn run(args: Args) -> Result<()> {
         };
         let count = topology.nodes.len();
         let wan = Wan::new(args.wan, &topology);
-        let cluster = Local::start(topology, &args.data, dns, wan).await?;
+        let mut cluster = Local::start(topology, &args.data, dns, wan).await?;
         let (topology, certs) = (args.topology.display(), cluster.certs());
         let zone = &cluster.topology().zone;
         eprintln!("{count} nodes run in this process; DNS for {zone} is at {dns}; data is in {}.", args.data.display());
@@ -49,7 +49,10 @@ pub fn run(args: Args) -> Result<()> {
         eprintln!("  beam log info{common}\n");
         eprintln!("Ctrl-C stops it; the data stays.");
         tokio::select! { biased;
-            (name, why) = cluster.ended() => Err(anyhow::anyhow!("{why}")).with_context(|| format!("node {name} stopped")),
+            ended = cluster.ended() => {
+                let (name, why) = ended?;
+                Err(anyhow::anyhow!("{why}")).with_context(|| format!("node {name} stopped"))
+            }
             signal = stop_signal() => {
                 signal?;
                 eprintln!("stopping");

@@ -2,7 +2,7 @@
 
 use super::connect::{resolver, topology_at};
 use super::runtime;
-use crate::node::{Node, NodeOptions};
+use crate::node::{Ending, Node, NodeOptions};
 use anyhow::{Context, Result, bail};
 use beam_wire::Name;
 use beam_wire::env::Env;
@@ -32,22 +32,32 @@ pub fn run(args: Args) -> Result<()> {
             let names: Vec<_> = topology.nodes.iter().map(|n| n.name.as_str()).collect();
             bail!("{} has no node {}; it has {}", args.topology.display(), args.name, names.join(", "));
         }
-        let env = Env::real(resolver(&topology)?).child(args.name.as_str());
-        let options = NodeOptions::in_directory(&env, topology, args.name.clone(), &args.certs, &args.data)?;
-        let listen = options.listen;
-        let node = Node::start(env, options).await?;
-        eprintln!("beam: node {} listens at {listen}", args.name);
-        tokio::select! { biased;
-            why = node.ended() => {
-                node.kill();
-                node.gone().await;
-                bail!("node {} stopped: {why}", args.name)
-            }
-            signal = stop_signal() => {
-                signal?;
-                eprintln!("beam: node {} stops", args.name);
-                node.stop().await;
-                Ok(())
+        let resolver = resolver(&topology)?;
+        loop {
+            let env = Env::real(resolver.clone()).child(args.name.as_str());
+            let (name, topology) = (args.name.clone(), topology.clone());
+            let options = NodeOptions::in_directory(&env, topology, name, &args.certs, &args.data)?;
+            let listen = options.listen;
+            let node = Node::start(env, options).await?;
+            eprintln!("beam: node {} listens at {listen}", args.name);
+            tokio::select! { biased;
+                ending = node.ended() => match ending {
+                    Ending::Restart(why) => {
+                        eprintln!("beam: node {} starts again {why}", args.name);
+                        node.stop().await;
+                    }
+                    Ending::Failed(why) => {
+                        node.kill();
+                        node.gone().await;
+                        bail!("node {} stopped: {why}", args.name)
+                    }
+                },
+                signal = stop_signal() => {
+                    signal?;
+                    eprintln!("beam: node {} stops", args.name);
+                    node.stop().await;
+                    return Ok(());
+                }
             }
         }
     })

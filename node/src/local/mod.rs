@@ -8,7 +8,7 @@
 pub mod wan;
 
 use crate::discovery::DnsServer;
-use crate::node::{Node, NodeOptions};
+use crate::node::{Ending, Node, NodeOptions};
 use anyhow::{Context, Result};
 use beam_certs::Credentials;
 use beam_wire::env::Env;
@@ -136,11 +136,22 @@ impl Local {
         up.map(|n| n.datacenter.clone()).collect()
     }
 
-    /// Waits until a node ends by itself: its name, and why.
-    pub async fn ended(&self) -> (Name, String) {
-        let ends = self.running.iter().map(|(name, node)| Box::pin(async { (name.clone(), node.ended().await) }));
-        let (first, _, _) = futures::future::select_all(ends).await;
-        first
+    /// Waits until a node fails: its name, and why. Those that must start again do so meanwhile.
+    pub async fn ended(&mut self) -> Result<(Name, String)> {
+        loop {
+            let ends = self.running.iter().map(|(name, node)| Box::pin(async { (name.clone(), node.ended().await) }));
+            let ((name, ending), _, _) = futures::future::select_all(ends).await;
+            match ending {
+                Ending::Failed(why) => return Ok((name, why)),
+                Ending::Restart(why) => {
+                    eprintln!("node {name} starts again {why}");
+                    if let Some(node) = self.running.remove(&name) {
+                        node.stop().await;
+                    }
+                    self.start_node(&name).await?;
+                }
+            }
+        }
     }
 
     /// Stops every node in good order.

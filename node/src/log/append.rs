@@ -97,6 +97,7 @@ pub(super) async fn append(log: Arc<Log>, mut call: Handle<LogAppend>) -> Result
             item = call.item(), if reads => match item? {
                 None => more = false,
                 Some(Proposals { proposals }) => {
+                    log.outlived.check()?;
                     let deadline = log.env.now() + log.options.append_timeout;
                     let deadline = call.deadline.map_or(deadline, |d| d.min(deadline));
                     for proposal in proposals {

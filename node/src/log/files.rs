@@ -9,7 +9,7 @@ use super::room::{Room, Space, reserve};
 use super::segment::{Segment, is_segment_name};
 use super::store::{StoreError, StoreOptions};
 use super::types::{Entry, LogId};
-use super::writer::Change;
+use super::writer::{Begun, Change};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -222,6 +222,14 @@ impl Files {
             }
             Change::Epoch(epoch) => {
                 self.state.epoch = Some(*epoch);
+                self.save()
+            }
+            Change::Begin(Begun { raft_id, epoch, vote, committed, machine }) => {
+                self.state.raft_id = *raft_id;
+                self.state.epoch = Some(*epoch);
+                self.state.vote = Some(*vote);
+                self.state.committed = Some(*committed);
+                self.state.machine = machine.clone();
                 self.save()
             }
             Change::Save => self.save(),

@@ -73,6 +73,8 @@ impl Machine {
                 self.state.course.drained.clone_from(datacenters);
             }
             EntryPayload::Normal(LogCommand::Begin { epoch, kept, .. }) => {
+                // Who was out of order before may be all that is left.
+                self.state.course.drained.clear();
                 // After a restart, and after a snapshot, it may be known already.
                 if self.state.course.epochs.last().is_none_or(|last| last.epoch < *epoch) {
                     self.state.course.epochs.push(EpochBegan { epoch: *epoch, kept: *kept });

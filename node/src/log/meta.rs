@@ -50,6 +50,24 @@ pub struct MetaState {
     pub next_segment: u64,
 }
 
+impl MetaState {
+    /// Of a directory that was empty.
+    pub fn fresh(cluster: Name, raft_id: u64) -> Self {
+        Self {
+            raft_id,
+            cluster,
+            epoch: None,
+            vote: None,
+            committed: None,
+            purged: None,
+            machine: Arc::default(),
+            segments: Vec::new(),
+            sealed: BTreeMap::new(),
+            next_segment: 0,
+        }
+    }
+}
+
 /// A segment that counts. Files that are not listed do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentRecord {

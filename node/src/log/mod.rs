@@ -18,11 +18,16 @@
 //! should be ([`place`]), times follow from measured round trips ([`timers`]), and entries are let go together
 //! ([`discard`]).
 //!
-//! What is missing: recovery from a lost majority, and the acknowledgement after one
+//! A log that has lost its majority goes on in a new epoch: [`survivors`] decides whose entries are kept,
+//! [`recover`] takes the orders, [`pending`] keeps them over a restart, [`begin`] carries them out on the disk, and a
+//! node that was left behind notices it ([`outlived`]).
+//!
+//! What is missing: the acknowledgement after one
 //! round trip. Where a follower's log agrees with the leader's is known at once if it has voted for this
 //! leader ([`search`]); for others openraft halves from index 0, a round trip each time.
 
 pub mod append;
+pub mod begin;
 pub mod birth;
 mod change;
 mod discard;
@@ -36,9 +41,12 @@ mod members;
 mod meta;
 pub mod network;
 mod open;
+mod outlived;
+pub mod pending;
 mod place;
 pub mod raft;
 pub mod read;
+mod recover;
 mod removed;
 pub mod room;
 mod round_trips;
@@ -48,6 +56,7 @@ mod segment;
 pub mod serve;
 pub mod store;
 mod stored;
+pub mod survivors;
 mod tail;
 pub mod timers;
 pub mod types;
@@ -90,7 +99,10 @@ impl LogRole {
     pub fn answers(kind: Kind) -> bool {
         use Kind::*;
         let raft = matches!(kind, RaftPipe | RaftVote | RaftSnapshot | RaftTransfer | RaftHeartbeat);
-        raft || matches!(kind, LogAppend | LogRead | LogTail | LogInfo | LogDiscard | LogStatus | LogChange)
+        raft || matches!(
+            kind,
+            LogAppend | LogRead | LogTail | LogInfo | LogDiscard | LogStatus | LogChange | LogRecover
+        )
     }
 
     /// Answers a call.
@@ -107,6 +119,19 @@ impl LogRole {
     /// What this node knows of the log.
     pub fn info(&self) -> LogInfoReply {
         info::info(&self.log)
+    }
+
+    /// Waits until the node shall start again, and says why.
+    pub async fn restart(&self) -> String {
+        use openraft::async_runtime::{WatchReceiver, WatchSender};
+        let mut asked = self.log.restart.subscribe();
+        loop {
+            if let Some(why) = &*asked.borrow_and_update() {
+                return why.clone();
+            }
+            // The sender, which is in `self`, does not end before this does.
+            let _ = asked.changed().await;
+        }
     }
 
     /// Waits for openraft to end, then for the disk. Calls under way fail.

@@ -184,8 +184,15 @@ pub enum Misdirected {
     Target { meant: Name, me: Name },
     #[error("the message is for the Raft id {meant}, which {node} no longer has: its disk was lost, it is {now} now")]
     TargetId { node: Name, meant: u64, now: u64 },
-    #[error("the message is of epoch {theirs:?}, this node is in epoch {mine:?}")]
+    #[error(
+        "the message is of epoch {}, this node is in epoch {}: the log was recovered or restored, and one of the two was \
+         left behind. `beam log recover` shows which, and sets its log aside", or_none(.theirs), or_none(.mine)
+    )]
     Epoch { theirs: Option<u64>, mine: Option<u64> },
+}
+
+fn or_none(epoch: &Option<u64>) -> String {
+    epoch.map_or("none".into(), |epoch| epoch.to_string())
 }
 
 impl From<Misdirected> for CallError {
@@ -518,8 +525,16 @@ mod tests {
                 "the message is for the Raft id 9, which a no longer has: its disk was lost, it is 1 now",
             ),
             (&|e| e.from_raft_id = 1, "the Raft id 1 is a's, not b's"),
-            (&|e| e.epoch = Some(Epoch(2)), "the message is of epoch Some(2), this node is in epoch Some(1)"),
-            (&|e| e.epoch = None, "the message is of epoch None, this node is in epoch Some(1)"),
+            (
+                &|e| e.epoch = Some(Epoch(2)),
+                "the message is of epoch 2, this node is in epoch 1: the log was recovered or restored, and one of the two \
+                 was left behind. `beam log recover` shows which, and sets its log aside",
+            ),
+            (
+                &|e| e.epoch = None,
+                "the message is of epoch none, this node is in epoch 1: the log was recovered or restored, and one of the \
+                 two was left behind. `beam log recover` shows which, and sets its log aside",
+            ),
         ];
         for (change, why) in table {
             assert_eq!(refused(&b, change), why);

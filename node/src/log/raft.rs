@@ -1,12 +1,14 @@
 //! One log node: openraft with our store and network, and what keeps its leader well.
 
 use super::append::{self, Queue};
+use super::begin::{self, BeginBody, CarriedOut};
 use super::birth::{self, Birth};
 use super::change;
 use super::discard;
 use super::disk::Disk;
 use super::machine::Machine;
 use super::network::{HeartbeatBody, Network, QUICK};
+use super::outlived::{self, Outlived};
 use super::place;
 use super::removed::{self, Removed};
 use super::round_trips;
@@ -66,6 +68,8 @@ pub struct LogOptions {
     /// How long all must have been well before the leader hands over to the preferred datacenter
     /// (default: 5 s).
     pub calm: Duration,
+    /// What the entry says to readers with which an epoch begins (default: a line of text).
+    pub begin_body: BeginBody,
     /// How the log is kept.
     pub store: StoreOptions,
     /// Whether a restarted leader leads on without being elected. It loses acknowledged entries
@@ -91,6 +95,7 @@ impl LogOptions {
             queue_bytes_max: 64 << 20,
             preferred: None,
             calm: Duration::from_secs(5),
+            begin_body: |epoch, kept| format!("begin {epoch} {kept}").into(),
             leader_restore: false,
         }
     }
@@ -166,6 +171,11 @@ pub(super) struct Log {
     pub raft: Raft<LogTypes, Machine>,
     pub birth: Birth,
     pub(super) queue: Queue,
+    pub disk: Arc<dyn Disk>,
+    /// Whether the log goes on without this node.
+    pub outlived: Outlived,
+    /// Why the node shall start again, once it shall.
+    pub restart: runtime::Sender<Option<String>>,
     pub heard: Heard,
     /// This node leads, but keeps silent: see `hush`.
     pub hushed: AtomicBool,
@@ -185,6 +195,11 @@ pub(super) struct Heard(runtime::Sender<Option<Instant>>);
 impl Heard {
     pub fn new() -> Self {
         Self(runtime::Watch::channel(None).0)
+    }
+
+    /// How long ago a leader spoke.
+    pub fn ago(&self, now: Instant) -> Option<Duration> {
+        self.0.borrow_watched().map(|heard| now.duration_since(heard))
     }
 
     /// A leader spoke just now.
@@ -214,7 +229,8 @@ impl Log {
             let members = names(options.members.iter().map(|m| &m.node));
             return Err(LogError::NotAMember { node: options.node, members });
         }
-        let store = LogStore::open(&env, disk, options.store.clone()).await?;
+        carry_out_what_is_pending(&env, &disk, &options).await?;
+        let store = LogStore::open(&env, disk.clone(), options.store.clone()).await?;
         let birth = Birth::new();
         let machine = Machine::new(store.clone(), birth.watches_applied());
         let discarded = machine.discarded();
@@ -234,6 +250,7 @@ impl Log {
         let began = env.now();
         let (leads_since, timer_warnings) = (Mutex::default(), Mutex::default());
         let removed = Removed::new();
+        let (outlived, restart) = (Outlived::new(), runtime::Watch::channel(None).0);
         let log = Log {
             env,
             options,
@@ -245,6 +262,9 @@ impl Log {
             heard,
             hushed,
             removed,
+            disk,
+            outlived,
+            restart,
             began,
             leads_since,
             timer_warnings,
@@ -262,6 +282,7 @@ impl Log {
         tasks.serve("log.removed", removed::watch(log.clone())).detach();
         tasks.serve("log.settle", change::settle(log.clone())).detach();
         tasks.serve("log.round_trips", round_trips::watch(log.clone())).detach();
+        tasks.serve("log.outlived", outlived::watch(log.clone())).detach();
         tasks.serve("log.connect", connect(log.clone())).detach();
         Ok(log)
     }
@@ -282,6 +303,7 @@ impl Log {
 
     /// The epoch of the log.
     pub fn epoch(&self) -> Result<Epoch, CallError> {
+        self.outlived.check()?;
         self.store.epoch().ok_or_else(|| {
             let waits_for = self.birth.waits_for().unwrap_or_else(|| "its first leader".into());
             append::AppendError::Unborn { waits_for }.into()
@@ -290,11 +312,14 @@ impl Log {
 
     /// Refuses a caller that means another epoch.
     pub fn check_epoch(&self, asked: Option<Epoch>) -> Result<(), CallError> {
+        self.outlived.check()?;
+        let message = |mine, asked| format!("this log is in epoch {mine}, the call means epoch {asked}");
         match (asked, self.store.epoch()) {
-            (Some(asked), Some(mine)) if asked != mine => {
-                let message = format!("this log is in epoch {mine}, the call means epoch {asked}");
-                Err(CallError::never(Code::WrongEpoch, message))
+            // This node may have been left behind, and not know it yet.
+            (Some(asked), Some(mine)) if asked > mine => {
+                Err(CallError::elsewhere(Code::WrongEpoch, message(mine, asked)))
             }
+            (Some(asked), Some(mine)) if asked < mine => Err(CallError::never(Code::WrongEpoch, message(mine, asked))),
             _ => Ok(()),
         }
     }
@@ -327,6 +352,26 @@ impl Log {
         let all = members.chain(&self.options.members).map(|node| node.node.clone());
         all.filter(|node| *node != self.options.node).collect()
     }
+}
+
+async fn carry_out_what_is_pending(env: &Env, disk: &Arc<dyn Disk>, options: &LogOptions) -> Result<(), StoreError> {
+    let (files, store, body) = (disk.clone(), options.store.clone(), options.begin_body);
+    let node = LogNode { node: options.node.clone(), datacenter: options.datacenter.clone() };
+    let done = env.blocking(move || begin::carry_out(files, &store, &node, body)).await?;
+    disk.settled().await?;
+    match done {
+        None => {}
+        Some(CarriedOut::Refounded { epoch, kept }) => {
+            tracing::warn!("epoch {epoch} begins with this node's log: all entries up to {kept} are kept");
+        }
+        Some(CarriedOut::SetAside { files }) => {
+            tracing::warn!("the old log is set aside, and this node begins with an empty one: {}", files.join(", "));
+        }
+        Some(CarriedOut::Refused { why }) => {
+            tracing::error!("the part in a recovery was not carried out, and nothing was changed: {why}");
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn names<'a>(nodes: impl Iterator<Item = &'a Name>) -> String {

@@ -1,6 +1,7 @@
 //! Everything that a read does: entries from this node's own disk, up to what it knows to be committed.
 
 use super::raft::Log;
+use super::recover::check_reader;
 use super::types::EntryContent;
 use beam_wire::error::{CallError, Code};
 use beam_wire::ids::LogIndex;
@@ -16,7 +17,7 @@ const FRAME_ENTRIES_MAX: u64 = 4096;
 
 /// Serves one stream of entries.
 pub(super) async fn read(log: Arc<Log>, mut call: Handle<LogRead>) -> Result<(), CallError> {
-    log.check_epoch(call.request.epoch)?;
+    check_reader(&log, call.request.epoch, call.request.from)?;
     let epoch = log.epoch()?;
     let mut commits = log.raft.watch_commit_progress();
     let mut next = call.request.from;
@@ -24,6 +25,7 @@ pub(super) async fn read(log: Arc<Log>, mut call: Handle<LogRead>) -> Result<(),
     loop {
         let committed = commits.get().map(|id| LogIndex(id.index));
         if let Some(committed) = committed.filter(|c| next <= *c) {
+            log.outlived.check()?;
             let to = committed.0.min(next.0 + FRAME_ENTRIES_MAX - 1);
             let entries = entries(&log, next, to).await?;
             let first = next;
@@ -43,7 +45,10 @@ pub(super) async fn read(log: Arc<Log>, mut call: Handle<LogRead>) -> Result<(),
             call.reply(&Entries { epoch, committed, first: next, entries: Vec::new() }).await?;
         }
         let stopped = |_| CallError::elsewhere(Code::Unavailable, "this log node has stopped");
-        commits.changed().await.map_err(stopped)?;
+        tokio::select! { biased;
+            () = log.outlived.told() => log.outlived.check()?,
+            changed = commits.changed() => changed.map_err(stopped)?,
+        }
     }
 }
 

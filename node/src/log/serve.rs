@@ -4,7 +4,7 @@
 use super::network::{HeartbeatBody, SnapshotBody, VoteBody};
 use super::raft::Log;
 use super::types::{LogTypes, Vote};
-use super::{append, change, discard, info, read};
+use super::{append, change, discard, info, read, recover};
 use beam_wire::codec;
 use beam_wire::error::{CallError, Code};
 use beam_wire::message::raft::{Envelope, RaftBytes, RaftHeartbeat, RaftPipe, RaftSnapshot, RaftTransfer, RaftVote};
@@ -45,6 +45,11 @@ pub(super) async fn serve(log: Arc<Log>, call: Incoming) -> Result<(), CallError
         Kind::LogStatus => {
             let mut call: Handle<message::LogStatus> = call.open()?;
             call.reply(&info::status(&log).await).await
+        }
+        Kind::LogRecover => {
+            let mut call: Handle<message::LogRecover> = call.open()?;
+            let reply = recover::recover(&log, &call.request).await?;
+            call.reply(&reply).await
         }
         Kind::LogDiscard => {
             let mut call: Handle<message::LogDiscard> = call.open()?;

@@ -20,7 +20,7 @@ use openraft::OptionalSend;
 use openraft::async_runtime::WatchSender;
 use openraft::async_runtime::watch::Watch as _;
 use openraft::storage::{LogState, RaftLogReader, RaftLogStorage};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -167,18 +167,7 @@ struct Memory {
 impl LogStore {
     /// Opens the log of a directory; makes one if the directory is empty. Reads no entries but the last.
     pub async fn open(env: &Env, disk: Arc<dyn Disk>, options: StoreOptions) -> Result<Self, StoreError> {
-        let fresh = MetaState {
-            raft_id: env.random_u64(),
-            cluster: options.cluster.clone(),
-            epoch: None,
-            vote: None,
-            committed: None,
-            purged: None,
-            machine: Arc::default(),
-            segments: Vec::new(),
-            sealed: BTreeMap::new(),
-            next_segment: 0,
-        };
+        let fresh = MetaState::fresh(options.cluster.clone(), env.random_u64());
         let cache_bytes = options.cache_bytes;
         let files = disk.clone();
         let (files, state, last) = env.blocking(move || open_files(files, options, fresh)).await?;
@@ -305,7 +294,7 @@ impl LogStore {
     }
 
     /// What the state machine knew when it was last asked.
-    pub(super) fn machine(&self) -> Arc<MachineState> {
+    pub(crate) fn machine(&self) -> Arc<MachineState> {
         self.shared.memory().machine.clone()
     }
 

@@ -51,6 +51,8 @@ pub enum Change {
     Append(Vec<Entry>),
     Vote(Vote),
     Epoch(Epoch),
+    /// A new epoch, of which this node is the only member.
+    Begin(Begun),
     /// Lazy.
     Committed(LogId),
     /// Lazy.
@@ -63,6 +65,15 @@ pub enum Change {
     Purge(LogId),
     /// Saves, closes all files, and ends the writer.
     Close,
+}
+
+/// What the metadata of a new epoch are: they change in one transaction.
+pub struct Begun {
+    pub raft_id: u64,
+    pub epoch: Epoch,
+    pub vote: Vote,
+    pub committed: LogId,
+    pub machine: Arc<MachineState>,
 }
 
 /// Whom to tell that something is durable.

@@ -10,8 +10,9 @@ use beam_wire::identity::Role;
 use beam_wire::ids::{Epoch, LogIndex, Name, Version};
 use beam_wire::message::Call;
 use beam_wire::message::log::{
-    Appended, Apply, BODY_BYTES_MAX, Change, Entries, LogAppend, LogChange, LogChangeReply, LogDiscard, LogInfo,
-    LogInfoReply, LogRead, LogStatus, LogStatusReply, LogTail, Proposal, Proposals,
+    Appended, Apply, BODY_BYTES_MAX, Change, Entries, EpochBegan, LogAppend, LogChange, LogChangeReply, LogDiscard,
+    LogInfo, LogInfoReply, LogRead, LogRecover, LogRecoverReply, LogStatus, LogStatusReply, LogTail, Proposal,
+    Proposals,
 };
 use beam_wire::quic::directory::{Directory, NodeAddress};
 use beam_wire::quic::{CallOptions, Caller, Lane, Peer, Peers, ReplyReader};
@@ -108,21 +109,52 @@ impl RemoteLog {
 
     /// What one log node says of itself.
     pub async fn info(&self, node: &Name, deadline: Instant) -> Result<LogInfoReply, CallError> {
-        let Some(address) = self.directory.find(node) else {
-            return Err(CallError::never(Code::Unavailable, format!("DNS names no address of {node}")));
-        };
-        match self.env.timeout_at(deadline, self.ask(&address, &LogInfo, deadline)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(silent(&address)),
-        }
+        self.ask_one(node, &LogInfo, deadline).await
     }
 
     /// How one log node is.
     pub async fn status(&self, node: &Name, deadline: Instant) -> Result<LogStatusReply, CallError> {
+        self.ask_one(node, &LogStatus, deadline).await
+    }
+
+    /// The epoch of the log, and where each but the first began: as a log node knows it that is not left behind.
+    pub async fn epochs(&self, deadline: Instant) -> Result<(Epoch, Vec<EpochBegan>), CallError> {
+        loop {
+            // Whoever was left behind says how it is, but names no tail.
+            let tail = self.tail(false, deadline).await?;
+            for node in self.nodes() {
+                let share = deadline.min(self.env.now() + DIAL_WITHIN);
+                let Ok(Ok(status)) = self.env.timeout_at(share, self.ask(&node, &LogStatus, share)).await else {
+                    continue;
+                };
+                let known = status.epochs.last().map_or(Epoch(1), |last| last.epoch);
+                if status.info.epoch == Some(tail.epoch) && known == tail.epoch {
+                    return Ok((tail.epoch, status.epochs));
+                }
+            }
+            if self.env.now() + ROUND_PAUSE >= deadline {
+                let message = format!("no log node knows yet where epoch {} began", tail.epoch);
+                return Err(CallError::later(Code::Unavailable, 500, message));
+            }
+            self.env.sleep(ROUND_PAUSE).await;
+        }
+    }
+
+    /// What one log node brings to a recovery; with an order, its part in it.
+    pub async fn recover(
+        &self,
+        node: &Name,
+        call: &LogRecover,
+        deadline: Instant,
+    ) -> Result<LogRecoverReply, CallError> {
+        self.ask_one(node, call, deadline).await
+    }
+
+    async fn ask_one<C: Call>(&self, node: &Name, call: &C, deadline: Instant) -> Result<C::Reply, CallError> {
         let Some(address) = self.directory.find(node) else {
             return Err(CallError::never(Code::Unavailable, format!("DNS names no address of {node}")));
         };
-        match self.env.timeout_at(deadline, self.ask(&address, &LogStatus, deadline)).await {
+        match self.env.timeout_at(deadline, self.ask(&address, call, deadline)).await {
             Ok(answer) => answer,
             Err(_) => Err(silent(&address)),
         }

@@ -17,10 +17,10 @@ use super::recent::{Deleted, Recent};
 use super::store::{Batch, Progress, StorageError, Store};
 use super::terms::KnownTerms;
 use super::verdict::{Change, Judged, Slots, UnknownFormat, Verdicts};
-use beam_wire::command::Verdict;
+use beam_wire::command::{Begin, Verdict};
 use beam_wire::message::log::Entry;
 use beam_wire::message::view::Served;
-use beam_wire::{Fact, LogIndex, Name, Range, Space, TermId, codec};
+use beam_wire::{Epoch, Fact, LogIndex, Name, Range, Space, TermId, codec};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -61,6 +61,22 @@ pub enum ApplyError {
     /// The log has gone on without this program.
     #[error(transparent)]
     UnknownFormat(#[from] UnknownFormat),
+    /// The log has gone on without what this view has applied.
+    #[error(
+        "this view has applied entries up to {applied} of epoch {ours}, but epoch {found} began after entry {kept}: \
+         the cluster was recovered or restored, and what came after is not in it. Empty the view's directory, and it \
+         starts anew"
+    )]
+    LeftBehind {
+        /// The view's epoch.
+        ours: Epoch,
+        /// The one that replaced it.
+        found: Epoch,
+        /// The last entry that both have.
+        kept: LogIndex,
+        /// The newest entry that the view has applied.
+        applied: LogIndex,
+    },
     /// It reads the wrong log.
     #[error(
         "the log at hand is that of cluster {found}, this node belongs to {ours}: check the topology and the DNS zone"
@@ -224,6 +240,10 @@ impl Applier {
                     self.check_cluster()?;
                     Outcome::Judged(Verdict::Committed)
                 }
+                Judged::Began(begin) => {
+                    self.check_kept(index, begin)?;
+                    Outcome::Judged(Verdict::Committed)
+                }
                 Judged::Committed(change) => {
                     if index > self.progress.applied {
                         changes.push((index, change));
@@ -239,6 +259,21 @@ impl Applier {
             index = index.next();
         }
         Ok(changes)
+    }
+
+    /// A restarted view judges again what it has applied. If an epoch begins among that which it did not know
+    /// of, it has applied what is not in the log any more.
+    fn check_kept(&self, index: LogIndex, begin: Begin) -> Result<(), ApplyError> {
+        let Progress { applied, rules, .. } = &self.progress;
+        match rules {
+            Some(rules) if index <= *applied && rules.epoch < begin.epoch => Err(ApplyError::LeftBehind {
+                ours: rules.epoch,
+                found: begin.epoch,
+                kept: begin.kept,
+                applied: *applied,
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn check_cluster(&self) -> Result<(), ApplyError> {

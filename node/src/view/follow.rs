@@ -49,8 +49,8 @@ pub enum FollowError {
     },
     /// The log is not the one that this view's directory was filled from.
     #[error(
-        "the log is in epoch {found}, and this view's data in {ours}: the cluster was recovered or restored; \
-         empty the view's directory, and it starts anew"
+        "the log is in epoch {found}, and this view's data in {ours}, which is newer: this is the log of before the \
+         cluster was recovered or restored"
     )]
     OtherEpoch {
         /// The log's.
@@ -133,7 +133,9 @@ pub async fn follow(
                     Some(Err(why)) => return Err(FollowError::Log { from: waiting.wanted(), why }),
                     None => return Err(FollowError::Ended { at: waiting.wanted() }),
                 };
-                if let Some(ours) = board.epoch().filter(|ours| *ours != entries.epoch) {
+                // A newer one is all right: the log node has made sure that what we have is in it, and the entry
+                // where it began will tell us.
+                if let Some(ours) = board.epoch().filter(|ours| *ours > entries.epoch) {
                     return Err(FollowError::OtherEpoch { found: entries.epoch, ours });
                 }
                 board.set_committed(entries.committed);

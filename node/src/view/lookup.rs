@@ -407,7 +407,7 @@ pub fn check_version(
     };
     if version.epoch != epoch {
         let message = format!("version {version} is of another epoch than this view's, {epoch}");
-        return Err(CallError::never(Code::WrongEpoch, message));
+        return Err(CallError::later(Code::WrongEpoch, 100, message));
     }
     if version.index < oldest {
         let message = format!("version {version} is older than what this view keeps, from {epoch}.{oldest} on");

@@ -1,7 +1,7 @@
 //! What a view must do, as simply as it can be said: every version is a set of facts, and verdicts
 //! are found by looking back over the whole log. Tests compare the view with it.
 
-use beam_wire::command::{AccessPath, Builder, Command, Genesis, Rejection, Verdict};
+use beam_wire::command::{AccessPath, Begin, Builder, Command, Genesis, Rejection, Verdict};
 use beam_wire::fact::{GraphPattern, Pattern};
 use beam_wire::message::log::Entry;
 use beam_wire::{Epoch, Fact, LogIndex, Name, Origin, Range, Space, Term, TermId, TransactionId, Version};
@@ -20,6 +20,7 @@ pub struct Model {
     /// `versions[i]` holds the facts at index i.
     pub versions: Vec<BTreeSet<Fact>>,
     window: Option<u64>,
+    epoch: u64,
     committed: BTreeMap<TransactionId, u64>,
     /// Index and slots of all committed writes.
     writes: Vec<(u64, BTreeSet<u64>)>,
@@ -40,6 +41,10 @@ pub fn command(command: Command) -> Entry {
 pub fn genesis(window: u64) -> Entry {
     let genesis = Genesis { cluster: cluster(), epoch: Epoch(1), format: 1, slots_log2: SLOTS_LOG2, window };
     command(Command::Genesis(genesis))
+}
+
+pub fn begin(epoch: u64, kept: u64) -> Entry {
+    command(Command::Begin(Begin { epoch: Epoch(epoch), kept: LogIndex(kept) }))
 }
 
 pub fn version(index: u64) -> Version {
@@ -108,6 +113,7 @@ impl Model {
             outcomes: Vec::new(),
             versions: vec![BTreeSet::new()],
             window: None,
+            epoch: 1,
             committed: BTreeMap::new(),
             writes: Vec::new(),
         }
@@ -115,6 +121,15 @@ impl Model {
 
     /// A log of `length` entries out of a small world, in which things collide often.
     pub fn random(seed: u64, length: usize) -> Model {
+        Model::random_of(seed, length, false)
+    }
+
+    /// The same, of a log that was recovered again and again.
+    pub fn random_with_epochs(seed: u64, length: usize) -> Model {
+        Model::random_of(seed, length, true)
+    }
+
+    fn random_of(seed: u64, length: usize, epochs: bool) -> Model {
         let mut chance = StdRng::seed_from_u64(seed);
         let mut model = Model::new();
         let window = chance.random_range(2..12);
@@ -128,6 +143,15 @@ impl Model {
                 2 => model.add(entry(&b"\x09\0\0"[..]), Some(Verdict::Rejected(Rejection::FormatNotInForce))),
                 3 if model.window.is_some() => {
                     model.add(genesis(window), Some(Verdict::Rejected(Rejection::SecondGenesis)))
+                }
+                6 if epochs && model.window.is_some() => {
+                    // One in three was not written by the log: it says another place, or an epoch that is over.
+                    let (epoch, kept) = match chance.random_range(0..6) {
+                        0 => (model.epoch + 1, index),
+                        1 => (model.epoch.max(2), index - 1),
+                        _ => (model.epoch + chance.random_range(1..5), index - 1),
+                    };
+                    model.begin_epoch(epoch, kept);
                 }
                 4 | 5 if !attempts.is_empty() => {
                     let again = attempts[chance.random_range(0..attempts.len())].clone();
@@ -153,7 +177,7 @@ impl Model {
                         id: TransactionId { born: LogIndex(near(&mut chance)), random: chance.random() },
                         read_index: near(&mut chance),
                         reads: reads.into_iter().collect(),
-                        epoch: if chance.random_bool(0.05) { 2 } else { 1 },
+                        epoch: if chance.random_bool(0.1) { chance.random_range(0..12) } else { model.epoch },
                         deletes,
                         inserts,
                     };
@@ -168,6 +192,21 @@ impl Model {
     pub fn begin(&mut self, window: u64) {
         self.window = Some(window);
         self.add(genesis(window), Some(Verdict::Committed));
+    }
+
+    /// Facts, ids and writes stay as they are: the log has kept them.
+    pub fn begin_epoch(&mut self, epoch: u64, kept: u64) {
+        let verdict = match self.window {
+            None => Verdict::Rejected(Rejection::BeforeGenesis),
+            Some(_) if epoch <= self.epoch || kept != self.entries.len() as u64 => {
+                Verdict::Rejected(Rejection::WrongEpoch)
+            }
+            Some(_) => Verdict::Committed,
+        };
+        if verdict == Verdict::Committed {
+            self.epoch = epoch;
+        }
+        self.add(begin(epoch, kept), Some(verdict));
     }
 
     /// Adds an entry that changes no facts.
@@ -198,7 +237,7 @@ impl Model {
         let index = self.entries.len() as u64 + 1;
         let Some(window) = self.window else { return Verdict::Rejected(Rejection::BeforeGenesis) };
         let born = attempt.id.born.0;
-        if attempt.epoch != 1 {
+        if attempt.epoch != self.epoch {
             return Verdict::Rejected(Rejection::WrongEpoch);
         }
         if born >= index {

@@ -235,8 +235,9 @@ impl Desk {
     fn check_epoch(&self, at: Version) -> Result<(), CallError> {
         match self.board.epoch() {
             Some(epoch) if epoch != at.epoch => {
+                // One of the two has not heard yet that an epoch has begun. Whoever asks finds the version's place anew.
                 let message = format!("version {at} is of another epoch than this view's, {epoch}");
-                Err(CallError::never(Code::WrongEpoch, message))
+                Err(CallError::later(Code::WrongEpoch, 100, message))
             }
             _ => Ok(()),
         }

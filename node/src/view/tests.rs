@@ -128,7 +128,7 @@ proptest! {
     /// different places and cut the log into other runs agree with one another and the model.
     #[test]
     fn views_with_different_ranges_reach_equal_verdicts(seed: u64, length in 1usize..150, every in 1u64..60) {
-        let model = Model::random(seed, length);
+        let model = Model::random_with_epochs(seed, length);
         let mut chance = StdRng::seed_from_u64(seed ^ 2);
         let mut states = Vec::new();
         for part in 0..3 {
@@ -236,6 +236,43 @@ fn a_fact_that_changed_often_is_found_as_fast_as_any() {
             }
         }
     }
+}
+
+/// A view restarts behind its facts, at its checkpoint. If an epoch began in between that it knows nothing of, it
+/// has applied what the log has lost.
+#[test]
+fn a_view_that_knows_more_than_the_log_has_kept_stops() {
+    let mut old = Model::new();
+    old.begin(1000);
+    let write = |n: u64, epoch| Attempt {
+        id: TransactionId { born: LogIndex(n), random: u128::from(n) },
+        read_index: n,
+        reads: Vec::new(),
+        epoch,
+        deletes: Vec::new(),
+        inserts: vec![([model::term('s', n), model::term('p', 1), model::term('o', n)], None)],
+    };
+    (1..8).for_each(|n| old.attempt(&write(n, 1)));
+    let restarted = |kept: usize| {
+        let mut new = Model::new();
+        new.begin(1000);
+        (1..kept as u64).for_each(|n| new.attempt(&write(n, 1)));
+        new.begin_epoch(9, kept as u64);
+        (kept as u64 + 1..20).for_each(|n| new.attempt(&write(n, 9)));
+        let directory = tempfile::tempdir().unwrap();
+        let (store, mut applier) = open(directory.path(), &all(Range::ALL), 4);
+        applier.apply(&run(&old.entries, LogIndex(1), 4)).unwrap();
+        applier.apply(&run(&old.entries, LogIndex(5), 6)).unwrap();
+        drop((store, applier));
+        let (_store, mut applier) = open(directory.path(), &all(Range::ALL), 4);
+        assert_eq!((applier.next(), applier.applied().progress.applied), (LogIndex(5), LogIndex(6)));
+        applier.apply(&run(&new.entries, LogIndex(5), 12))
+    };
+    let adopted = restarted(6).unwrap();
+    assert_eq!((adopted.progress.applied, adopted.progress.facts), (LogIndex(12), 10));
+    assert_eq!(adopted.progress.rules.unwrap().epoch, beam_wire::Epoch(9));
+    let refused = restarted(5).unwrap_err().to_string();
+    assert!(refused.contains("up to 6 of epoch 1, but epoch 9 began after entry 5"), "{refused}");
 }
 
 #[test]
@@ -451,7 +488,7 @@ mod role {
             (vec![discarded()], "entry 1 was discarded"),
             (vec![of(1, 1, stranger())], "cluster stranger"),
             (vec![of(1, 1, genesis()), of(1, 2, upgrade())], "format 999"),
-            (vec![of(1, 1, genesis()), of(2, 2, Vec::new())], "epoch 2"),
+            (vec![of(1, 1, genesis()), of(3, 2, vec![model::begin(3, 1)]), of(2, 3, Vec::new())], "epoch 2"),
         ];
         for (frames, reason) in cases {
             let (env, directory, (send, log)) = (env(), tempfile::tempdir().unwrap(), log());

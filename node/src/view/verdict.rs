@@ -11,11 +11,14 @@
 //! | something that it read was written after `read_index` | conflict |
 //! | else | committed |
 //!
+//! Where a new epoch begins, only the epoch changes: what was written up to there is in the log as it was, so its
+//! slots and ids go on to count, and a transaction of the new epoch may have been read and born before it.
+//!
 //! Only committed commands leave a trace here: their ids, and in `slot[hash mod N]` their index, for
 //! every class of every fact that they write, whether or not that changes anything. Collisions of
 //! hashes cause false conflicts only. Every index counts for W, also those without data.
 
-use beam_wire::command::{AccessPath, Command, CommandError, FORMAT, Genesis, Rejection, Transact, Verdict};
+use beam_wire::command::{AccessPath, Begin, Command, CommandError, FORMAT, Genesis, Rejection, Transact, Verdict};
 use beam_wire::message::log::Entry;
 use beam_wire::{Epoch, LogIndex, Name, Point, TermId, TransactionId};
 use serde::{Deserialize, Serialize};
@@ -66,6 +69,8 @@ pub enum Judged {
     Refused(Verdict),
     /// Rules were changed; no facts.
     Ruled,
+    /// An epoch begins; no facts were changed.
+    Began(Begin),
     /// To be applied.
     Committed(Box<Change>),
 }
@@ -183,6 +188,14 @@ impl Verdicts {
                 // Formats only rise: a late second upgrade must not undo a newer one.
                 rules.format = rules.format.max(format);
                 Ok(Judged::Ruled)
+            }
+            (Command::Begin(begin), Some(rules)) => {
+                // Epochs only rise, and each says where it lies: else somebody has proposed it, not the log.
+                if begin.epoch <= rules.epoch || begin.kept.next() != index {
+                    return refused(Rejection::WrongEpoch);
+                }
+                rules.epoch = begin.epoch;
+                Ok(Judged::Began(begin))
             }
             (Command::Transact(transact), Some(_)) => Ok(self.judge_transact(index, transact, ids)),
         }
@@ -331,7 +344,7 @@ mod tests {
         match verdicts.judge(verdicts.judged().next(), entry).unwrap() {
             Judged::Skip => None,
             Judged::Refused(verdict) => Some(verdict),
-            Judged::Ruled | Judged::Committed(_) => Some(Verdict::Committed),
+            Judged::Ruled | Judged::Began(_) | Judged::Committed(_) => Some(Verdict::Committed),
         }
     }
 
@@ -442,6 +455,39 @@ mod tests {
         assert_eq!(judge(&mut verdicts, &model::genesis(WINDOW)), Some(Verdict::Committed));
         assert_eq!(verdicts.rules().map(|rules| rules.window), Some(WINDOW));
         assert_eq!(judge(&mut verdicts, &write(1, 0, 1).entry()), Some(Verdict::Committed));
+    }
+
+    /// What was written before an epoch began goes on to count, and whoever has read it there may write in the
+    /// new epoch; but nothing of the old epoch is taken any more.
+    #[test]
+    fn an_epoch_replaces_another_at_one_index() {
+        let mut verdicts = begun();
+        let path = AccessPath::Subject(TermId::of(&term('s', 5)));
+        let of = |epoch, attempt: Attempt| Attempt { epoch, ..attempt };
+        let kept = write(5, 1, 1);
+        assert_eq!(judge(&mut verdicts, &kept.entry()), Some(Verdict::Committed));
+        assert_eq!(judge(&mut verdicts, &model::begin(7, 2)), Some(Verdict::Committed));
+        assert_eq!(verdicts.rules().map(|rules| rules.epoch), Some(Epoch(7)));
+        assert_eq!(judge(&mut verdicts, &write(6, 2, 2).entry()), rejected(Rejection::WrongEpoch));
+        assert_eq!(judge(&mut verdicts, &of(7, kept).entry()), Some(Verdict::Duplicate { of: LogIndex(2) }));
+        let blind_to_it = of(7, Attempt { reads: vec![path.hash()], ..write(6, 1, 3) });
+        assert_eq!(judge(&mut verdicts, &blind_to_it.entry()), Some(Verdict::Conflict { with: LogIndex(2) }));
+        let aware = of(7, Attempt { reads: vec![path.hash()], read_index: 2, ..write(6, 1, 4) });
+        assert_eq!(judge(&mut verdicts, &aware.entry()), Some(Verdict::Committed));
+    }
+
+    #[test]
+    fn only_the_log_begins_an_epoch() {
+        let mut verdicts = Verdicts::new();
+        assert_eq!(judge(&mut verdicts, &model::begin(2, 0)), rejected(Rejection::BeforeGenesis));
+        assert_eq!(judge(&mut verdicts, &model::genesis(WINDOW)), Some(Verdict::Committed));
+        assert_eq!(judge(&mut verdicts, &model::begin(0, 2)), rejected(Rejection::Malformed));
+        assert_eq!(judge(&mut verdicts, &model::begin(1, 3)), rejected(Rejection::Malformed));
+        assert_eq!(judge(&mut verdicts, &model::begin(5, 5)), rejected(Rejection::WrongEpoch));
+        assert_eq!(judge(&mut verdicts, &model::begin(5, 5)), Some(Verdict::Committed));
+        assert_eq!(judge(&mut verdicts, &model::begin(5, 6)), rejected(Rejection::WrongEpoch));
+        assert_eq!(judge(&mut verdicts, &model::begin(4, 7)), rejected(Rejection::WrongEpoch));
+        assert_eq!(judge(&mut verdicts, &model::begin(6, 8)), Some(Verdict::Committed));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use beam_wire::quic::{Endpoint, EndpointOptions, Incoming, Peers, Service};
 use beam_wire::topology::service_name;
 use beam_wire::{CallError, Code, Identity, LogIndex, Name, Role as NodeRole};
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -186,6 +187,18 @@ impl Cluster {
         assert!(machine.role.lock().unwrap().take().is_some(), "{host} does not run");
         machine.disk.crash(loss);
         self.world.kill(host);
+    }
+
+    /// Starts those log nodes again that have asked for it. They lose power meanwhile.
+    pub async fn restart_those_who_shall(&mut self) {
+        let role = |machine: &Machine| machine.role.lock().unwrap().clone();
+        let running = self.machines.iter().filter_map(|(host, machine)| Some((host.clone(), role(machine)?)));
+        let shall: Vec<String> =
+            running.filter(|(_, role)| role.restart().now_or_never().is_some()).map(|(host, _)| host).collect();
+        for host in shall {
+            self.kill(&host, Loss::Torn);
+            self.start(&host).await;
+        }
     }
 
     /// The machine gets an empty disk.

@@ -101,6 +101,8 @@ impl Command {
             Command::Transact(transact) => transact.check(),
             Command::Upgrade(0) => Err(malformed("there is no format 0")),
             Command::Upgrade(_) => Ok(Vec::new()),
+            Command::Begin(begin) if begin.epoch.0 < 2 => Err(malformed("the first epoch begins with the genesis")),
+            Command::Begin(_) => Ok(Vec::new()),
         }?;
         Ok((command, ids))
     }

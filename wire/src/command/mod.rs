@@ -41,6 +41,9 @@ pub enum Command {
     Transact(Transact),
     /// From the next index on, this format is in force.
     Upgrade(u16),
+    /// From the next index on, this epoch is in force. The log writes it when it was recovered or restored;
+    /// nobody proposes it.
+    Begin(Begin),
 }
 
 /// All that verdicts depend on besides the log's other entries.
@@ -56,6 +59,15 @@ pub struct Genesis {
     pub slots_log2: u8,
     /// W: how many indexes back ids and verdicts are known.
     pub window: u64,
+}
+
+/// A new epoch of the same log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    /// The epoch that begins here. It is above all that the log has had.
+    pub epoch: Epoch,
+    /// The index before this entry's own: up to it, indexes mean what they meant before.
+    pub kept: LogIndex,
 }
 
 /// A transaction.

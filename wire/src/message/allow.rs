@@ -16,6 +16,8 @@ fn callers(kind: Kind) -> (&'static [Role], Option<ClientRole>) {
         }
         // Operators change members; a log node may ask for its own place back.
         LogChange => (&[Log], Some(ClientRole::Admin)),
+        // What cannot be undone is an operator's.
+        LogRecover => (&[], Some(ClientRole::Admin)),
         // Only log nodes vote and replicate; not even an operator speaks for one.
         RaftPipe | RaftVote | RaftSnapshot | RaftTransfer | RaftHeartbeat => (&[Log], None),
         ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount => (&[View, Api], Some(ClientRole::Admin)),
@@ -49,6 +51,7 @@ mod tests {
         LogDiscard     L V A  - - a
         LogStatus      L V A  - - a
         LogChange      L - -  - - a
+        LogRecover     - - -  - - a
         RaftPipe       L - -  - - -
         RaftVote       L - -  - - -
         RaftSnapshot   L - -  - - -

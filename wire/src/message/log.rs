@@ -201,6 +201,15 @@ pub struct EpochBegan {
     pub kept: LogIndex,
 }
 
+/// Up to which index versions of an epoch mean the same in the newest one: without end for the newest itself, none
+/// for an epoch that is not in its past. `epochs` are all but the first, in order.
+pub fn shared_up_to(epochs: &[EpochBegan], of: Epoch) -> Option<LogIndex> {
+    let first = Epoch(1);
+    let known = of == first || epochs.iter().any(|began| began.epoch == of);
+    let later = epochs.iter().filter(|began| began.epoch > of).map(|began| began.kept).min();
+    known.then(|| later.unwrap_or(LogIndex(u64::MAX)))
+}
+
 /// How far another node is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoundTrip {
@@ -214,6 +223,98 @@ impl Call for LogStatus {
     const KIND: Kind = Kind::LogStatus;
     type Item = ();
     type Reply = LogStatusReply;
+}
+
+/// Asks a log node what it would bring to a recovery from a lost majority, and gives it its part in one. It needs no
+/// leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRecover {
+    /// Its part, if it shall have one. It is durable when this is answered; the node then restarts by itself, and
+    /// carries it out.
+    pub order: Option<RecoverOrder>,
+}
+
+/// A log node's part in a recovery.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoverOrder {
+    /// Names the plan.
+    pub token: u64,
+    /// Whom it is for.
+    pub node: Name,
+    /// What the plan was made from: if the node's log is another now, it refuses.
+    pub seen: LogEnd,
+    /// What it shall do.
+    pub part: RecoverPart,
+}
+
+/// What a log node shall do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RecoverPart {
+    /// Begin an epoch with all that it holds, as the only member.
+    Refound {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Set its log aside, which belongs to an epoch that is over, and begin with an empty one. It makes sure that the
+    /// newer epoch is there, and comes from its own.
+    SetAside {
+        /// The newer epoch.
+        epoch: Epoch,
+        /// A log node that is in it.
+        founder: Name,
+    },
+}
+
+/// Where a node's log ends.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LogEnd {
+    /// The node's Raft id.
+    pub raft_id: u64,
+    /// The epoch; none until the cluster was born.
+    pub epoch: Option<Epoch>,
+    /// The term of the last entry.
+    pub term: Option<u64>,
+    /// The index of the last entry.
+    pub last: Option<LogIndex>,
+}
+
+impl std::fmt::Display for LogEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let or_none = |value: Option<String>| value.unwrap_or_else(|| "none".into());
+        let epoch = or_none(self.epoch.map(|epoch| epoch.to_string()));
+        let last = or_none(self.last.map(|last| last.to_string()));
+        let term = self.term.map(|term| format!(" of term {term}")).unwrap_or_default();
+        write!(f, "of epoch {epoch}, ends at entry {last}{term}, Raft id {:x}", self.raft_id)
+    }
+}
+
+/// What a log node brings to a recovery.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRecoverReply {
+    /// How it is.
+    pub status: LogStatusReply,
+    /// The Raft ids of the voters, as it knows them: a majority of each of these sets decides.
+    pub voters: Vec<Vec<u64>>,
+    /// If it leads: how long ago a majority has answered it, in milliseconds.
+    pub majority_ms_ago: Option<u64>,
+    /// How long ago it has heard a leader, in milliseconds.
+    pub leader_ms_ago: Option<u64>,
+    /// The plan of which it has a part that it has not carried out yet.
+    pub pending: Option<u64>,
+}
+
+impl LogRecoverReply {
+    /// Where its log ends.
+    pub fn end(&self) -> LogEnd {
+        let info = &self.status.info;
+        LogEnd { raft_id: info.raft_id, epoch: info.epoch, term: self.status.last_term, last: info.last }
+    }
+}
+
+impl Call for LogRecover {
+    const KIND: Kind = Kind::LogRecover;
+    type Item = ();
+    type Reply = LogRecoverReply;
 }
 
 /// Drops all entries below an index, on every log node, in whole segments.

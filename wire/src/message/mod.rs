@@ -26,6 +26,7 @@ pub enum Kind {
     LogDiscard = 20,
     LogStatus = 21,
     LogChange = 22,
+    LogRecover = 23,
     RaftPipe = 32,
     RaftVote = 33,
     RaftSnapshot = 34,
@@ -46,7 +47,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind there is.
-    pub const ALL: [Kind; 24] = [
+    pub const ALL: [Kind; 25] = [
         Kind::Hello,
         Kind::LogAppend,
         Kind::LogRead,
@@ -55,6 +56,7 @@ impl Kind {
         Kind::LogDiscard,
         Kind::LogStatus,
         Kind::LogChange,
+        Kind::LogRecover,
         Kind::RaftPipe,
         Kind::RaftVote,
         Kind::RaftSnapshot,

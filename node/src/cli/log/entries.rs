@@ -44,6 +44,7 @@ fn describe(body: &[u8]) -> String {
             "genesis of {} epoch {}: format {}, 2^{} slots, window {}",
             g.cluster, g.epoch, g.format, g.slots_log2, g.window
         ),
+        Ok(Entry::Begin(b)) => format!("epoch {} begins, entries up to {} are kept", b.epoch, b.kept),
         Ok(Entry::Upgrade(format)) => format!("upgrade to format {format}"),
         Ok(Entry::Transact(t)) => format!(
             "transaction {:032x} born {}: {} inserts, {} deletes, {} terms, {} reads at {}",

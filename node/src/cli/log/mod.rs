@@ -4,6 +4,7 @@ mod change;
 mod entries;
 mod info;
 mod members;
+mod recover;
 
 use super::connect::Connection;
 use super::{Output, runtime};
@@ -90,6 +91,8 @@ enum Command {
         #[command(flatten)]
         how: change::How,
     },
+    /// Go on without a majority that is lost for good: shows a plan, then carries it out
+    Recover(recover::Args),
     /// Print committed entries
     Read {
         /// The first index
@@ -137,6 +140,7 @@ pub fn run(args: Args) -> Result<()> {
             Command::Lead { node, how } => change::run(Change::Lead { node }, how).await,
             Command::Drain { drained, how } => change::run(Change::Drain { datacenter: drained }, how).await,
             Command::Return { returned, how } => change::run(Change::Return { datacenter: returned }, how).await,
+            Command::Recover(args) => recover::run(args).await,
             Command::Read { from, count, follow, connection } => entries::read(from, count, follow, connection).await,
             Command::Append { body, connection } => entries::append(body, connection).await,
             Command::Discard { before, connection } => entries::discard(before, connection).await,

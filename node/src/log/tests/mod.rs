@@ -1,5 +1,6 @@
 //! What the log promises of its disk. Each test names the loss that it prevents.
 
+mod begin;
 mod crash;
 mod full;
 mod machine;

@@ -1,0 +1,162 @@
+//! What a log node shall do when it starts next, before anything else.
+//!
+//! An order is given while the node runs, or by a command on its machine, and carried out by the start that
+//! follows: only then is nobody else at the files. It lies in a file of its own, `pending`, which counts once it
+//! is whole and durable, and is removed once what it says is done. A start that is broken off begins again.
+
+use super::disk::Disk;
+use super::store::StoreError;
+use beam_wire::codec;
+use beam_wire::ids::Epoch;
+use beam_wire::message::log::LogEnd;
+use redb::StorageBackend;
+use serde::{Deserialize, Serialize};
+
+/// The file's name.
+pub const PENDING: &str = "pending";
+/// Its name until it is durable.
+const PENDING_NEW: &str = "pending.new";
+/// The format that this version writes, and the only one that it reads.
+const PENDING_FORMAT: u8 = 1;
+/// Format byte, then checksum.
+const HEADER_BYTES: usize = 9;
+
+/// An order. Variants are only ever added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pending {
+    /// Make what the directory holds the beginning of a new epoch, with this node as its only member.
+    Refound(Refounding),
+    /// Rename all files of the log, and begin with an empty one.
+    SetAside(SettingAside),
+}
+
+/// See [`Pending::Refound`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refounding {
+    /// Of the plan that says so.
+    pub token: u64,
+    /// What the plan was made from. If the log ends elsewhere now, nothing is done.
+    pub seen: LogEnd,
+    /// The new epoch.
+    pub epoch: Epoch,
+    /// The node's new Raft id: what it says under the old one was said in the old epoch.
+    pub raft_id: u64,
+}
+
+/// See [`Pending::SetAside`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingAside {
+    /// Of the plan that says so. It is in the new names of the files.
+    pub token: u64,
+    /// What the plan was made from. If the log ends elsewhere now, nothing is done.
+    pub seen: LogEnd,
+    /// The epoch that has replaced the node's own.
+    pub epoch: Epoch,
+}
+
+impl Pending {
+    /// The plan that says so.
+    pub fn token(&self) -> u64 {
+        match self {
+            Self::Refound(Refounding { token, .. }) | Self::SetAside(SettingAside { token, .. }) => *token,
+        }
+    }
+}
+
+/// Removes what a crash has left of an order that was never given.
+pub fn tidy(disk: &dyn Disk) -> Result<(), StoreError> {
+    if disk.list()?.iter().any(|name| name == PENDING_NEW) {
+        disk.remove(PENDING_NEW)?;
+    }
+    Ok(())
+}
+
+/// Reads the order, if there is one.
+pub fn read(disk: &dyn Disk) -> Result<Option<Pending>, StoreError> {
+    if !disk.list()?.iter().any(|name| name == PENDING) {
+        return Ok(None);
+    }
+    let corrupt = |why: String| StoreError::Corrupt { file: PENDING.into(), why: format!("{why}: remove it") };
+    let file = disk.open(PENDING)?;
+    let mut bytes = vec![0; file.len()? as usize];
+    file.read(0, &mut bytes)?;
+    let Some((header, order)) = bytes.split_at_checked(HEADER_BYTES) else {
+        return Err(corrupt("it ends within its header".into()));
+    };
+    if header[0] != PENDING_FORMAT {
+        let (found, known) = (header[0].into(), PENDING_FORMAT.into());
+        return Err(StoreError::UnknownFormat { file: PENDING.into(), found, known });
+    }
+    if header[1..] != checksum(order) {
+        return Err(corrupt("its bytes are not those that were written (checksum)".into()));
+    }
+    codec::decode(order).map(Some).map_err(|e| corrupt(e.to_string()))
+}
+
+/// Makes an order durable (once the disk has settled, if it is simulated). It replaces any other.
+pub fn write(disk: &dyn Disk, order: &Pending) -> Result<(), StoreError> {
+    let order = codec::encode(order);
+    let bytes = [&[PENDING_FORMAT], &checksum(&order)[..], &order].concat();
+    let file = disk.create(PENDING_NEW)?;
+    file.set_len(bytes.len() as u64)?;
+    file.write(0, &bytes)?;
+    file.sync_data()?;
+    file.close()?;
+    disk.rename(PENDING_NEW, PENDING)?;
+    Ok(disk.sync_dir()?)
+}
+
+/// What it said is done, or will not be.
+pub fn remove(disk: &dyn Disk) -> Result<(), StoreError> {
+    disk.remove(PENDING)?;
+    Ok(disk.sync_dir()?)
+}
+
+fn checksum(order: &[u8]) -> [u8; 8] {
+    blake3::hash(order).as_bytes()[..8].try_into().expect("a hash has 32 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk::Directory;
+    use super::*;
+    use beam_wire::ids::LogIndex;
+
+    fn orders() -> [Pending; 2] {
+        let seen = LogEnd { raft_id: 300, epoch: Some(Epoch(1)), term: Some(4), last: Some(LogIndex(5)) };
+        let refounding = Refounding { token: 7, seen: seen.clone(), epoch: Epoch(70_001), raft_id: 9 };
+        let setting_aside = SettingAside { token: 7, seen, epoch: Epoch(70_001) };
+        [Pending::Refound(refounding), Pending::SetAside(setting_aside)]
+    }
+
+    /// These bytes lie on disks. If this test must change, the format number must.
+    #[test]
+    fn orders_have_these_bytes() {
+        let hex = |bytes: Vec<u8>| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let found = orders().map(|order| hex(codec::encode(&order)));
+        assert_eq!(found, ["0007ac02010101040105f1a20409", "0107ac02010101040105f1a204"]);
+    }
+
+    #[test]
+    fn an_order_is_read_as_it_was_written_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Directory::open(directory.path()).unwrap();
+        assert_eq!(read(&disk).unwrap(), None);
+        for order in orders() {
+            write(&disk, &order).unwrap();
+            assert_eq!(read(&disk).unwrap(), Some(order));
+        }
+        let path = directory.path().join(PENDING);
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut rotten = whole.clone();
+            rotten[at] ^= 1;
+            std::fs::write(&path, rotten).unwrap();
+            assert!(read(&disk).is_err(), "byte {at}");
+            std::fs::write(&path, &whole[..at]).unwrap();
+            assert!(read(&disk).is_err(), "cut at {at}");
+        }
+        remove(&disk).unwrap();
+        assert_eq!(read(&disk).unwrap(), None);
+    }
+}

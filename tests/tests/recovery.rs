@@ -1,0 +1,124 @@
+//! Two of three datacenters are lost for ever. The log goes on in the third, and views, api nodes and clients notice: what
+//! was kept is what it was, and whoever has seen what is lost is told.
+
+use anyhow::{Context, Result, ensure};
+use beam_client::{Client, ClientError};
+use beam_node::demo::checks;
+use beam_node::log::disk_sim::Loss;
+use beam_node::log::survivors::plan;
+use beam_node::recovery::{carry_out, survey};
+use beam_tests::SimCluster;
+use beam_wire::env::sim::SimWorld;
+use beam_wire::message::api::Shape;
+use beam_wire::{ClientRole, Epoch, Name, Position, Role, Version};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Plans a recovery as seen from a datacenter, and carries it out.
+async fn recover(cluster: &mut SimCluster, from: &Name) -> Result<Epoch> {
+    let env = cluster.env();
+    let log = cluster.log(from)?;
+    // It has to hear of them first.
+    env.sleep(Duration::from_secs(1)).await;
+    let nodes: Vec<Name> = cluster.topology.nodes_with(Role::Log).map(|node| node.name.clone()).collect();
+    let plan = plan(&cluster.topology.cluster, &survey(&env, &log, &nodes).await)?;
+    let epoch = plan.epoch;
+    let ended = Arc::new(Mutex::new(None));
+    let (operator, end) = (env.clone(), ended.clone());
+    let _task = env.tasks().serve("operator", async move {
+        let deadline = operator.now() + PATIENCE;
+        let result = carry_out(&operator, &log, &plan, deadline, |step| println!("{step}")).await;
+        *end.lock().expect("nothing panics while it holds this") = Some(result);
+    });
+    loop {
+        if let Some(result) = ended.lock().expect("nothing panics while it holds this").take() {
+            result?;
+            return Ok(epoch);
+        }
+        cluster.restart_those_who_shall().await?;
+        env.sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn value(client: &Client, key: &str, position: Position) -> Result<Vec<String>, ClientError> {
+    let answer = client.query_all(&format!("SELECT ?v {{ <urn:{key}> <urn:is> ?v }}"), position).await?;
+    Ok(answer.rows.iter().map(|row| format!("{:?}", row[0])).collect())
+}
+
+/// A whole cluster in one thread, without optimisation, needs more than a test has.
+const STACK_BYTES: usize = 64 << 20;
+
+#[test]
+fn views_and_clients_go_on_in_the_new_epoch_with_what_was_kept() {
+    let told = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(|| story().unwrap());
+    told.unwrap().join().unwrap();
+}
+
+fn story() -> Result<()> {
+    SimWorld::run(7, |world| async move {
+        let mut cluster = SimCluster::start(world.clone(), 0.0, |topology| topology.verdicts.slots_log2 = 14).await?;
+        let env = cluster.env();
+        let datacenters = cluster.topology.datacenters.clone();
+        let mut clients = BTreeMap::new();
+        for datacenter in &datacenters {
+            let only = [datacenter.clone()];
+            clients.insert(datacenter.clone(), cluster.client(datacenter, &only, ClientRole::Writer).await?);
+        }
+        checks::until_serving(&env, &clients, PATIENCE).await.context("at the start")?;
+        let home = &datacenters[0];
+        let (near, far) = (&clients[home], &clients[&datacenters[1]]);
+        let session = near.session();
+        session.update("INSERT DATA { <urn:kept> <urn:is> 1 }").await?;
+        let kept = session.seen().context("it has seen its own write")?;
+        ensure!(kept.epoch == Epoch(1));
+        env.sleep(Duration::from_secs(2)).await;
+
+        // The datacenter that will be left is cut off, and misses a write. Then the others are lost.
+        cluster.cut_off(home);
+        let lost_session = far.session();
+        lost_session.update("INSERT DATA { <urn:lost> <urn:is> 2 }").await.context("the majority goes on")?;
+        let lost = lost_session.seen().context("it has seen its own write")?;
+        for datacenter in &datacenters[1..] {
+            cluster.lose_datacenter(datacenter, Loss::Unsynced).await;
+        }
+        env.sleep(Duration::from_secs(15)).await;
+        world.net().heal();
+        ensure!(near.update("INSERT DATA { <urn:no> <urn:is> 0 }").await.is_err(), "there is no majority");
+
+        let epoch = recover(&mut cluster, home).await?;
+        ensure!(epoch > Epoch(1));
+        let written = near.update("INSERT DATA { <urn:new> <urn:is> 3 }").await.context("writes go on")?.version;
+        ensure!(written.epoch == epoch, "{written}");
+        for key in ["kept", "new"] {
+            ensure!(value(near, key, Position::Latest).await?.len() == 1, "{key} is there");
+        }
+        ensure!(value(near, "lost", Position::Latest).await?.is_empty(), "what was lost is nowhere");
+
+        // A session that has seen only what was kept does not even notice; its own last version can be read.
+        ensure!(session.query_all("ASK { <urn:kept> <urn:is> 1 }").await?.version.epoch == epoch);
+        let past = near.query_all("ASK { <urn:new> <urn:is> 3 }", Position::Exact(kept)).await?;
+        ensure!(past.version == Version { epoch, ..kept } && past.shape == Shape::Boolean(false), "{past:?}");
+        // One that has seen what is lost is told so, with an error of its own.
+        let told = near.query("ASK {}", Position::AtLeast(lost)).await.err().context("it must be told")?;
+        ensure!(matches!(told, ClientError::EpochChanged { .. }) && !told.is_retryable(), "{told}");
+        ensure!(told.to_string().contains(&format!("version {lost} is not in the database any more")), "{told}");
+        let resumed = near.session_from(lost);
+        ensure!(matches!(resumed.query_all("ASK {}").await, Err(ClientError::EpochChanged { .. })));
+        resumed.forget();
+        resumed.query_all("ASK {}").await?;
+
+        // The lost ones come back: nothing of what they hold is taken for what is. Their views had not seen it either, or
+        // stop; their log nodes are refused.
+        for node in cluster.topology.clone().nodes.iter().filter(|n| n.datacenter != *home && n.has_role(Role::Log)) {
+            cluster.start_node(&node.name).await?;
+        }
+        env.sleep(Duration::from_secs(5)).await;
+        near.update("INSERT DATA { <urn:newer> <urn:is> 4 }").await.context("writes go on")?;
+        ensure!(value(near, "lost", Position::Latest).await?.is_empty(), "what was lost is nowhere");
+        recover(&mut cluster, home).await.context("the old logs are set aside")?;
+        Ok(())
+    })
+}
