@@ -4,6 +4,7 @@
 //! binary `beam` does. `docs/ARCHITECTURE.md` is the map.
 
 pub mod api;
+pub mod backup;
 pub mod cli;
 pub mod demo;
 pub mod discovery;

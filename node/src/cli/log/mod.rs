@@ -1,5 +1,6 @@
 //! `beam log`: the log by itself, which knows nothing of facts.
 
+mod backup;
 mod change;
 mod entries;
 mod info;
@@ -91,6 +92,12 @@ enum Command {
         #[command(flatten)]
         how: change::How,
     },
+    /// Copy the log into a directory, or add to it what has come since
+    Backup(backup::BackupArgs),
+    /// Read all of a backup, and name what is damaged
+    VerifyBackup(backup::VerifyArgs),
+    /// Make the log of one node out of a backup, in a new epoch; offline
+    Restore(backup::RestoreArgs),
     /// Go on without a majority that is lost for good: shows a plan, then carries it out
     Recover(recover::Args),
     /// Print committed entries
@@ -140,6 +147,9 @@ pub fn run(args: Args) -> Result<()> {
             Command::Lead { node, how } => change::run(Change::Lead { node }, how).await,
             Command::Drain { drained, how } => change::run(Change::Drain { datacenter: drained }, how).await,
             Command::Return { returned, how } => change::run(Change::Return { datacenter: returned }, how).await,
+            Command::Backup(args) => backup::backup(args).await,
+            Command::VerifyBackup(args) => backup::verify_backup(args).await,
+            Command::Restore(args) => backup::restore_backup(args).await,
             Command::Recover(args) => recover::run(args).await,
             Command::Read { from, count, follow, connection } => entries::read(from, count, follow, connection).await,
             Command::Append { body, connection } => entries::append(body, connection).await,

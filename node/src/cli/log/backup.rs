@@ -1,0 +1,163 @@
+//! `beam log backup`, `beam log verify-backup` and `beam log restore`.
+
+use crate::backup::manifest::Manifest;
+use crate::backup::restore::{Target, restore};
+use crate::backup::verify::verify;
+use crate::backup::write::{Added, back_up};
+use crate::cli::connect::{Connection, topology_at};
+use crate::log::disk::Directory;
+use crate::log::types::LogNode;
+use crate::node::{begin_body, log_options};
+use anyhow::{Context, Result, bail, ensure};
+use beam_wire::env::Env;
+use beam_wire::env::dns::Resolver;
+use beam_wire::{LogIndex, Name, Role};
+use indicatif::{HumanBytes, ProgressBar};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(clap::Args)]
+pub struct BackupArgs {
+    /// Where the backup is, or shall be
+    directory: PathBuf,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(clap::Args)]
+pub struct VerifyArgs {
+    /// Where the backup is
+    directory: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub struct RestoreArgs {
+    /// Where the backup is
+    directory: PathBuf,
+    /// The last entry to restore; all of them if none is named
+    #[arg(long, value_name = "INDEX")]
+    to: Option<u64>,
+    /// The cluster's topology
+    #[arg(long, env = "BEAM_TOPOLOGY", default_value = "topology.toml", value_name = "FILE")]
+    topology: PathBuf,
+    /// The log node that shall begin with it
+    #[arg(long, value_name = "NAME")]
+    node: Name,
+    /// Where that node keeps its data
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+}
+
+/// Adds to a backup what the log has by now.
+pub async fn backup(args: BackupArgs) -> Result<()> {
+    let cluster = topology_at(&args.connection.topology)?.cluster;
+    let (log, env) = args.connection.open_log().await?;
+    let progress = ProgressBar::new(0);
+    let began = env.now();
+    let tell = |added: &Added| {
+        progress.set_length(added.committed.0);
+        progress.set_position(added.last.unwrap_or_default().0);
+    };
+    let added = back_up(&env, &log, &cluster, &args.directory, args.connection.limit(), tell).await;
+    progress.finish_and_clear();
+    let added = added?;
+    let seconds = (env.now() - began).as_secs_f64();
+    let last = added.last.map_or("nothing".to_owned(), |last| format!("entry {last}"));
+    println!(
+        "{} holds the log up to {last}; added {} entries, {} in {} files of {} ({:.1} s, {}/s)",
+        args.directory.display(),
+        added.entries,
+        HumanBytes(added.entry_bytes),
+        added.chunks,
+        HumanBytes(added.bytes),
+        seconds,
+        HumanBytes((added.entry_bytes as f64 / seconds.max(0.001)) as u64)
+    );
+    Ok(())
+}
+
+/// Reads all of a backup.
+pub async fn verify_backup(args: VerifyArgs) -> Result<()> {
+    let env = Env::real(Arc::new(Resolver::new(&[])?));
+    let progress = ProgressBar::new(0);
+    let found = verify(&env, &args.directory, |read, all| {
+        progress.set_length(all);
+        progress.set_position(read);
+    })
+    .await;
+    progress.finish_and_clear();
+    let found = found?;
+    println!("{}", describe(&found.manifest));
+    for damage in &found.damage {
+        println!("damaged: {}, entries {} to {}: {}", damage.file, damage.first, damage.last, damage.why);
+    }
+    if let Some(first) = found.damage.first() {
+        bail!(
+            "{} of {} files are damaged: the log can be restored from this backup up to entry {} only",
+            found.damage.len(),
+            found.manifest.chunks.len(),
+            first.first.0.saturating_sub(1)
+        );
+    }
+    println!("all {} files are whole", found.manifest.chunks.len());
+    Ok(())
+}
+
+fn describe(manifest: &Manifest) -> String {
+    let bytes: u64 = manifest.chunks.iter().map(|chunk| chunk.bytes).sum();
+    let last = manifest.last().map_or("none".to_owned(), |last| last.to_string());
+    format!(
+        "the log of {} from entry {} to {last}, in epoch {}: {} in {} files",
+        manifest.cluster,
+        manifest.first,
+        manifest.epoch(),
+        HumanBytes(bytes),
+        manifest.chunks.len()
+    )
+}
+
+/// The directory of a log that is being restored. It becomes the log's when it is whole.
+const RESTORING: &str = "log.restoring";
+
+/// Makes the log directory of one node.
+pub async fn restore_backup(args: RestoreArgs) -> Result<()> {
+    let topology = topology_at(&args.topology)?;
+    let node = topology.node(&args.node).with_context(|| format!("the topology has no node {}", args.node))?;
+    ensure!(node.has_role(Role::Log), "{} is no log node in {}", args.node, args.topology.display());
+    let env = Env::real(Arc::new(Resolver::new(&[])?));
+    let (log, unfinished) = (args.data.join("log"), args.data.join(RESTORING));
+    let occupied = fs::read_dir(&log).is_ok_and(|mut entries| entries.next().is_some());
+    ensure!(!occupied, "{} is not empty: name another data directory, or move it away", log.display());
+    fs::create_dir_all(&args.data).with_context(|| format!("cannot make {}", args.data.display()))?;
+    // What an earlier attempt has left is nothing yet.
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).with_context(|| format!("cannot remove {}", unfinished.display()))?;
+    }
+    let disk = Arc::new(Directory::open(&unfinished)?);
+    let options = log_options(&topology, node).store;
+    let seed = LogNode { node: node.name.clone(), datacenter: node.datacenter.clone() };
+    let target = Target { disk, options, node: seed, body: begin_body };
+    let progress = ProgressBar::new_spinner();
+    progress.enable_steady_tick(Duration::from_millis(200));
+    let tell = |at: LogIndex| progress.set_message(format!("entry {at}"));
+    let made = restore(&env, &args.directory, args.to.map(LogIndex), target, tell).await;
+    progress.finish_and_clear();
+    let made = made?;
+    if log.exists() {
+        fs::remove_dir(&log).with_context(|| format!("cannot replace {}", log.display()))?;
+    }
+    fs::rename(&unfinished, &log).with_context(|| format!("cannot name {}", log.display()))?;
+    fs::File::open(&args.data).and_then(|data| data.sync_all())?;
+    println!(
+        "{} holds the log from entry {} to {}, in epoch {}. Start {} with it, all other log nodes and all views with \
+         empty directories, and add the log nodes (beam log add NAME)",
+        log.display(),
+        made.first,
+        made.kept,
+        made.epoch,
+        args.node
+    );
+    Ok(())
+}
