@@ -16,4 +16,5 @@ pub mod query;
 pub mod rdf;
 pub mod recovery;
 pub mod remote;
+pub mod upgrade;
 pub mod view;

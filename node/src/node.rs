@@ -37,6 +37,9 @@ pub struct NodeOptions {
     pub name: Name,
     /// Its certificate.
     pub credentials: Credentials,
+    /// The newest command format that it reads, and says so. Older than [`FORMAT`] only where a test needs an older
+    /// program.
+    pub format: u16,
     /// Where it listens.
     pub listen: SocketAddr,
     /// Where the log role keeps its segments; none where the node has no log role.
@@ -67,6 +70,7 @@ impl NodeOptions {
             false => None,
         };
         Ok(NodeOptions {
+            format: FORMAT,
             listen: node.bind(),
             log_disk,
             view_directory: directory.join("view"),
@@ -137,7 +141,7 @@ impl Node {
             let following = beam_certs::follow(env.clone(), certs, name, options.credentials, renewed);
             env.tasks().serve("node.certificate", following).detach();
         }
-        let roles = Arc::new(Roles::new(&env, &topology, node));
+        let roles = Arc::new(Roles::new(&env, &topology, node, options.format));
         let peers = Peers::start(env.clone(), endpoint.clone(), roles.clone());
         let datacenters = topology.datacenters.clone();
         let directory =
@@ -151,7 +155,8 @@ impl Node {
             roles.start(|running| running.log = Some(role));
         }
         if node.has_role(Role::View) {
-            let view_options = view_options(&topology, node, options.view_directory);
+            let mut view_options = view_options(&topology, node, options.view_directory);
+            view_options.format = options.format;
             let others = Others {
                 me: node.name.clone(),
                 datacenter: node.datacenter.clone(),
@@ -291,7 +296,7 @@ struct Running {
 }
 
 impl Roles {
-    fn new(env: &Env, topology: &Topology, node: &topology::Node) -> Roles {
+    fn new(env: &Env, topology: &Topology, node: &topology::Node, format: u16) -> Roles {
         let hello = Hello {
             cluster: topology.cluster.clone(),
             epoch: None,
@@ -299,7 +304,7 @@ impl Roles {
             datacenter: Some(node.datacenter.clone()),
             roles: topology.identity(node).role_names(),
             software: env!("CARGO_PKG_VERSION").to_owned(),
-            format: FORMAT,
+            format,
             serves: node.serves.clone(),
             boot: env.random_u64(),
         };
@@ -354,7 +359,7 @@ impl Service for Roles {
             Hello => None,
             LogAppend | LogRead | LogTail | LogInfo | LogDiscard | LogStatus | LogChange | LogRecover | RaftPipe
             | RaftVote | RaftSnapshot | RaftTransfer | RaftHeartbeat => running.log.as_ref().map(|log| log.serve(call)),
-            ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount | ViewCopy | ViewCheckpoint => {
+            ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount | ViewCopy | ViewCheckpoint | ViewRules => {
                 running.view.as_ref().map(|view| view.serve(call))
             }
             ApiQuery | ApiUpdate | ApiTransact | ApiStatus => running.api.as_ref().map(|api| api.serve(call)),

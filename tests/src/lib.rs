@@ -9,6 +9,7 @@ use beam_client::{Client, ClientOptions};
 use beam_node::log::disk_sim::{Loss, SimDisk, SimDiskOptions};
 use beam_node::node::{Ending, Node, NodeOptions};
 use beam_node::remote::log::RemoteLog;
+use beam_wire::command::FORMAT;
 use beam_wire::env::sim::{Link, SimWorld};
 use beam_wire::env::{Env, SrvAnswer, SrvTarget};
 use beam_wire::message::hello::Hello;
@@ -42,6 +43,8 @@ pub struct SimCluster {
     disks: BTreeMap<Name, Arc<SimDisk>>,
     views: tempfile::TempDir,
     running: BTreeMap<Name, Node>,
+    /// The newest command format that a node reads, where it is not this program's.
+    pub formats: BTreeMap<Name, u16>,
     clients: u8,
 }
 
@@ -64,6 +67,7 @@ impl SimCluster {
             disks: BTreeMap::new(),
             views: tempfile::tempdir()?,
             running: BTreeMap::new(),
+            formats: BTreeMap::new(),
             clients: 0,
             authority,
             world,
@@ -134,6 +138,7 @@ impl SimCluster {
             name: name.clone(),
             credentials: self.authority.issue(&env, &self.topology.identity(node), CERTIFICATES_LAST)?,
             certs: None,
+            format: self.formats.get(name).copied().unwrap_or(FORMAT),
             listen: node.address,
             log_disk: self.disks.get(name).map(|disk| disk.clone() as Arc<dyn beam_node::log::disk::Disk>),
             view_directory: self.view_directory(name),
@@ -173,6 +178,11 @@ impl SimCluster {
         Ok(())
     }
 
+    /// Why a node has ended by itself, if it has.
+    pub fn ended(&self, name: &Name) -> Option<Ending> {
+        self.running.get(name)?.ended().now_or_never()
+    }
+
     /// All nodes of a datacenter are gone at once.
     pub async fn lose_datacenter(&mut self, datacenter: &Name, loss: Loss) {
         let names: Vec<Name> = self.topology.nodes_in(datacenter).map(|n| n.name.clone()).collect();
@@ -205,6 +215,11 @@ impl SimCluster {
 
     /// The log, as an administrator in a datacenter sees it.
     pub fn log(&mut self, datacenter: &Name) -> Result<RemoteLog> {
+        Ok(self.nodes(datacenter)?.2)
+    }
+
+    /// All nodes, as an administrator in a datacenter sees them.
+    pub fn nodes(&mut self, datacenter: &Name) -> Result<(Peers, Directory, RemoteLog)> {
         self.clients += 1;
         let name = Name::new(format!("admin-{}", self.clients))?;
         let env = self.world.env(name.as_str());
@@ -217,8 +232,10 @@ impl SimCluster {
         let peers = Peers::start(env.clone(), endpoint, Arc::new(service));
         let datacenters = self.topology.datacenters.clone();
         let options = DirectoryOptions::default();
-        let directory = Directory::start(&env, &self.topology.zone, datacenters, &[Role::Log], options);
-        Ok(RemoteLog::new(&env, peers, directory, datacenter.clone()))
+        let roles = [Role::Log, Role::View, Role::Api];
+        let directory = Directory::start(&env, &self.topology.zone, datacenters, &roles, options);
+        let log = RemoteLog::new(&env, peers.clone(), directory.clone(), datacenter.clone());
+        Ok((peers, directory, log))
     }
 
     /// What lies in a view's directory is gone. The node must not run.

@@ -436,6 +436,12 @@ fn of_kind(samples: &mut Samples, kind: Kind) -> [&'static str; 3] {
             samples.add("one", CheckpointChunk { at: version(), pieces });
             names::<ViewCheckpoint>(kind)
         }
+        Kind::ViewRules => {
+            samples.add("one", ViewRules);
+            samples.add("format", ViewRulesReply { at: LogIndex(70_000), format: Some(2) });
+            samples.add("booting", ViewRulesReply { at: LogIndex(0), format: None });
+            names::<ViewRules>(kind)
+        }
         Kind::ApiQuery => {
             let sparql = "ASK {}".to_string();
             samples.add("latest", ApiQuery { sparql: sparql.clone(), base_iri: None, position: Position::Latest });

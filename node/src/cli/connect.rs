@@ -96,6 +96,16 @@ impl Service for Caller {
 impl Connection {
     /// Connects to the log nodes themselves.
     pub async fn open_log(&self) -> Result<(RemoteLog, Env)> {
+        let (_, _, log, env) = self.open_roles(&[Role::Log]).await?;
+        Ok((log, env))
+    }
+
+    /// Connects to nodes of every role.
+    pub async fn open_nodes(&self) -> Result<(Peers, Directory, RemoteLog, Env)> {
+        self.open_roles(&[Role::Log, Role::View, Role::Api]).await
+    }
+
+    async fn open_roles(&self, roles: &[Role]) -> Result<(Peers, Directory, RemoteLog, Env)> {
         let topology = topology_at(&self.topology)?;
         let env = Env::real(resolver(&topology)?);
         let tls = Credentials::load(&self.certs, &self.client)?.tls(&env)?;
@@ -115,10 +125,11 @@ impl Connection {
         };
         let peers = Peers::start(env.clone(), endpoint, Arc::new(Caller(hello)));
         let datacenters = topology.datacenters.clone();
-        let directory = Directory::start(&env, &topology.zone, datacenters, &[Role::Log], DirectoryOptions::default());
+        let directory = Directory::start(&env, &topology.zone, datacenters, roles, DirectoryOptions::default());
         directory.ready(&env, self.limit()).await?;
         let near = self.datacenter.clone().or(topology.datacenters.first().cloned());
         let near = near.context("the topology has no datacenter")?;
-        Ok((RemoteLog::new(&env, peers, directory, near), env))
+        let log = RemoteLog::new(&env, peers.clone(), directory.clone(), near);
+        Ok((peers, directory, log, env))
     }
 }

@@ -40,6 +40,8 @@ pub struct ApplyOptions {
     pub cluster: Name,
     /// What the view holds.
     pub serves: Vec<Served>,
+    /// The newest command format that the view reads.
+    pub format: u16,
     /// How many indexes back versions can be read.
     pub history: u64,
     /// A verdict checkpoint is due after this many indexes.
@@ -145,7 +147,8 @@ impl Applier {
     /// Takes up where the store was left.
     pub fn open(store: Store, options: ApplyOptions) -> Result<Applier, StorageError> {
         let progress = store.progress()?;
-        let (verdicts, outcomes) = checkpoint::load(&store)?;
+        let (mut verdicts, outcomes) = checkpoint::load(&store)?;
+        verdicts.read_formats(options.format);
         let recent = [Recent::new(progress.applied), Recent::new(progress.applied)].map(Mutex::new);
         let shared = Arc::new(Shared { outcomes: Mutex::new(outcomes), slots: Mutex::default(), recent });
         let applier = Applier {
@@ -190,6 +193,7 @@ impl Applier {
     /// # Panics
     /// If the run does not begin at [`Applier::next`].
     pub fn apply(&mut self, run: &Run) -> Result<Applied, ApplyError> {
+        self.verdicts.check_format()?;
         let changes = self.judge(run)?;
         let last = self.verdicts.judged();
         let due = self.verdicts.judged().0 - self.checkpoint.0 >= self.options.checkpoint_indexes

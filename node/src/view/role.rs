@@ -9,6 +9,7 @@ use super::status::Board;
 use super::store::{OpenError, StorageError, Store, StoreOptions};
 use crate::remote::log::RemoteLog;
 use crate::remote::view::{RemoteViews, Views};
+use beam_wire::command::FORMAT;
 use beam_wire::env::{Env, Task};
 use beam_wire::message::log::Entries;
 use beam_wire::message::view::{Served, ViewState, ViewStatusReply};
@@ -30,6 +31,8 @@ pub struct ViewOptions {
     pub serves: Vec<Served>,
     /// Its directory. It must be this view's alone.
     pub directory: PathBuf,
+    /// The newest command format that it reads.
+    pub format: u16,
     /// How many indexes back versions can be read.
     pub history: u64,
     /// After how many indexes a verdict checkpoint is due.
@@ -52,6 +55,7 @@ impl ViewOptions {
             cluster,
             serves,
             directory: directory.into(),
+            format: FORMAT,
             history: HISTORY,
             checkpoint_indexes: CHECKPOINT_INDEXES,
             store: StoreOptions::default(),
@@ -289,10 +293,10 @@ impl Life {
 
     /// Opens what the store holds, and answers from it from now on.
     async fn take_up(&self, store: Store) -> Result<(Store, Applier), StorageError> {
-        let ViewOptions { cluster, serves, history, checkpoint_indexes, copy_bytes_per_second, .. } =
+        let ViewOptions { cluster, serves, format, history, checkpoint_indexes, copy_bytes_per_second, .. } =
             self.options.clone();
         let held = Arc::new(Held::new(&serves));
-        let apply = ApplyOptions { cluster, serves, history, checkpoint_indexes };
+        let apply = ApplyOptions { cluster, serves, format, history, checkpoint_indexes };
         let opened = store.clone();
         let applier = self.env.blocking(move || Applier::open(opened, apply)).await?;
         self.board.set_applied(applier.applied());

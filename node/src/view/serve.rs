@@ -14,6 +14,7 @@ use super::terms::TermLookup;
 use beam_wire::env::Env;
 use beam_wire::fact::Pattern;
 use beam_wire::message::Kind;
+use beam_wire::message::view::ViewRules;
 use beam_wire::message::view::{
     CheckpointChunk, Counts, INTERVALS_MAX, KEYS_MAX, LookupChunk, TermsChunk, ViewCheckpoint, ViewCopy, ViewCount,
     ViewLookup, ViewStatus, ViewTerms, ViewVerdict,
@@ -53,6 +54,10 @@ impl Desk {
         let board = self.board.clone();
         match call.kind {
             Kind::ViewStatus => status(self.env, self.board, call.open()?).await,
+            Kind::ViewRules => {
+                let mut call: Handle<ViewRules> = call.open()?;
+                call.reply(&board.rules()).await
+            }
             Kind::ViewCopy => self.copy(call.open()?).await,
             Kind::ViewCheckpoint => self.checkpoint(call.open()?).await,
             Kind::ViewLookup => {

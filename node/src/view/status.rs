@@ -3,7 +3,7 @@
 use super::apply::Applied;
 use super::follow::FollowError;
 use beam_wire::env::Env;
-use beam_wire::message::view::{Served, ViewState, ViewStatusReply};
+use beam_wire::message::view::{Served, ViewRulesReply, ViewState, ViewStatusReply};
 use beam_wire::{CallError, Code, Epoch, LogIndex};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -129,6 +129,13 @@ impl Board {
             window: progress.rules.as_ref().map_or(0, |rules| rules.window),
             calls: shown.calls,
         }
+    }
+
+    /// What the log has laid down so far.
+    pub fn rules(&self) -> ViewRulesReply {
+        let shown = self.shown();
+        let progress = &shown.applied.progress;
+        ViewRulesReply { at: progress.applied, format: progress.rules.as_ref().map(|rules| rules.format) }
     }
 
     /// The number of this state of the board.

@@ -33,7 +33,13 @@ pub(super) fn open_with(
 ) -> (Store, Applier) {
     let options = StoreOptions { cache_bytes: 1 << 20, memtable_bytes: 1 << 20, write_bytes: 4 << 20 };
     let store = Store::open(directory, &model::cluster(), serves, &options).unwrap();
-    let options = ApplyOptions { cluster: model::cluster(), serves: serves.to_vec(), history, checkpoint_indexes };
+    let options = ApplyOptions {
+        cluster: model::cluster(),
+        serves: serves.to_vec(),
+        format: beam_wire::command::FORMAT,
+        history,
+        checkpoint_indexes,
+    };
     let applier = Applier::open(store.clone(), options).unwrap();
     (store, applier)
 }

@@ -39,6 +39,8 @@ pub struct Verdicts {
     slots: Slots,
     /// Chunks of slots that were written since the last checkpoint.
     dirty: Vec<bool>,
+    /// The newest format that this program reads.
+    reads: u16,
     /// Where each id was committed, for the last W indexes.
     ids: HashMap<TransactionId, LogIndex>,
     /// The same by index, oldest first.
@@ -90,7 +92,7 @@ pub struct Change {
 /// may mean something that it would get wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "entry {index} puts command format {format} in force, and this program knows formats up to {FORMAT}: \
+    "entry {index} puts command format {format} in force, and this version of Beam reads formats up to {reads}: \
      install a newer beam on this node; its data is kept"
 )]
 pub struct UnknownFormat {
@@ -98,6 +100,8 @@ pub struct UnknownFormat {
     pub index: LogIndex,
     /// The format.
     pub format: u16,
+    /// The newest that this program reads.
+    pub reads: u16,
 }
 
 impl Verdicts {
@@ -108,6 +112,7 @@ impl Verdicts {
             rules: None,
             slots: Slots::new(0),
             dirty: Vec::new(),
+            reads: FORMAT,
             ids: HashMap::new(),
             committed: VecDeque::new(),
         }
@@ -123,7 +128,17 @@ impl Verdicts {
         let committed: VecDeque<_> = committed.into_iter().collect();
         let ids = committed.iter().map(|(index, id)| (*id, *index)).collect();
         let dirty = vec![false; slots.chunks()];
-        Verdicts { judged, rules, slots, dirty, ids, committed }
+        Verdicts { judged, rules, slots, dirty, reads: FORMAT, ids, committed }
+    }
+
+    /// Stops at formats above this one, where a program would that knows no newer one.
+    pub fn read_formats(&mut self, up_to: u16) {
+        self.reads = up_to;
+    }
+
+    /// Stops a program whose view was copied from one that has read on.
+    pub fn check_format(&self) -> Result<(), UnknownFormat> {
+        self.rules.as_ref().map_or(Ok(()), |rules| known(self.judged, rules.format, self.reads))
     }
 
     /// The newest index that was judged.
@@ -184,7 +199,7 @@ impl Verdicts {
             (Command::Genesis(genesis), None) => self.begin(index, genesis),
             (_, None) => refused(Rejection::BeforeGenesis),
             (Command::Upgrade(format), Some(rules)) => {
-                known(index, format)?;
+                known(index, format, self.reads)?;
                 // Formats only rise: a late second upgrade must not undo a newer one.
                 rules.format = rules.format.max(format);
                 Ok(Judged::Ruled)
@@ -203,7 +218,7 @@ impl Verdicts {
 
     fn begin(&mut self, index: LogIndex, genesis: Genesis) -> Result<Judged, UnknownFormat> {
         let Genesis { cluster, epoch, format, slots_log2, window } = genesis;
-        known(index, format)?;
+        known(index, format, self.reads)?;
         self.slots = Slots::new(1 << slots_log2);
         self.dirty = vec![false; self.slots.chunks()];
         self.rules = Some(Rules { cluster, epoch, format, slots_log2, window });
@@ -264,8 +279,8 @@ impl Verdicts {
     }
 }
 
-fn known(index: LogIndex, format: u16) -> Result<(), UnknownFormat> {
-    if format > FORMAT { Err(UnknownFormat { index, format }) } else { Ok(()) }
+fn known(index: LogIndex, format: u16, reads: u16) -> Result<(), UnknownFormat> {
+    if format > reads { Err(UnknownFormat { index, format, reads }) } else { Ok(()) }
 }
 
 /// The write history: for each hash, modulo their number, the index of the last committed write.
@@ -546,13 +561,13 @@ mod tests {
     fn a_format_that_this_program_does_not_know_stops_it() {
         let mut verdicts = begun();
         let upgrade = model::command(Command::Upgrade(FORMAT + 1));
-        let stop = UnknownFormat { index: LogIndex(2), format: FORMAT + 1 };
+        let stop = UnknownFormat { index: LogIndex(2), format: FORMAT + 1, reads: FORMAT };
         assert_eq!(verdicts.judge(LogIndex(2), &upgrade).unwrap_err(), stop);
         assert!(stop.to_string().contains("install a newer beam"), "{stop}");
 
         let genesis =
             Genesis { cluster: model::cluster(), epoch: Epoch(1), format: FORMAT + 1, slots_log2: 10, window: WINDOW };
         let stopped = Verdicts::new().judge(LogIndex(1), &model::command(Command::Genesis(genesis)));
-        assert_eq!(stopped.unwrap_err(), UnknownFormat { index: LogIndex(1), format: FORMAT + 1 });
+        assert_eq!(stopped.unwrap_err(), UnknownFormat { index: LogIndex(1), format: FORMAT + 1, reads: FORMAT });
     }
 }

@@ -20,7 +20,9 @@ fn callers(kind: Kind) -> (&'static [Role], Option<ClientRole>) {
         LogRecover => (&[], Some(ClientRole::Admin)),
         // Only log nodes vote and replicate; not even an operator speaks for one.
         RaftPipe | RaftVote | RaftSnapshot | RaftTransfer | RaftHeartbeat => (&[Log], None),
-        ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount => (&[View, Api], Some(ClientRole::Admin)),
+        ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount | ViewRules => {
+            (&[View, Api], Some(ClientRole::Admin))
+        }
         // Views copy from views, and so does whoever makes backups.
         ViewCopy | ViewCheckpoint => (&[View], Some(ClientRole::Admin)),
         ApiQuery | ApiStatus => (&[Api], Some(ClientRole::Reader)),
@@ -64,6 +66,7 @@ mod tests {
         ViewCount      - V A  - - a
         ViewCopy       - V -  - - a
         ViewCheckpoint - V -  - - a
+        ViewRules      - V A  - - a
         ApiQuery       - - A  r w a
         ApiUpdate      - - A  - w a
         ApiTransact    - - A  - w a

@@ -39,6 +39,7 @@ pub enum Kind {
     ViewCount = 52,
     ViewCopy = 53,
     ViewCheckpoint = 54,
+    ViewRules = 55,
     ApiQuery = 64,
     ApiUpdate = 65,
     ApiTransact = 66,
@@ -47,7 +48,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind there is.
-    pub const ALL: [Kind; 25] = [
+    pub const ALL: [Kind; 26] = [
         Kind::Hello,
         Kind::LogAppend,
         Kind::LogRead,
@@ -69,6 +70,7 @@ impl Kind {
         Kind::ViewCount,
         Kind::ViewCopy,
         Kind::ViewCheckpoint,
+        Kind::ViewRules,
         Kind::ApiQuery,
         Kind::ApiUpdate,
         Kind::ApiTransact,

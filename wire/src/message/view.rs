@@ -255,3 +255,22 @@ impl Call for ViewCheckpoint {
     type Item = ();
     type Reply = CheckpointChunk;
 }
+
+/// Asks a view what the log has laid down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewRules;
+
+/// What the log has laid down, as far as the view has read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewRulesReply {
+    /// How far that is.
+    pub at: LogIndex,
+    /// The command format in force; none before the genesis.
+    pub format: Option<u16>,
+}
+
+impl Call for ViewRules {
+    const KIND: Kind = Kind::ViewRules;
+    type Item = ();
+    type Reply = ViewRulesReply;
+}

@@ -6,6 +6,7 @@ mod entries;
 mod info;
 mod members;
 mod recover;
+mod upgrade;
 
 use super::connect::Connection;
 use super::{Output, runtime};
@@ -98,6 +99,8 @@ enum Command {
     VerifyBackup(backup::VerifyArgs),
     /// Make the log of one node out of a backup, in a new epoch; offline
     Restore(backup::RestoreArgs),
+    /// Put a newer command format in force, once every node can read it
+    Upgrade(upgrade::Args),
     /// Go on without a majority that is lost for good: shows a plan, then carries it out
     Recover(recover::Args),
     /// Print committed entries
@@ -150,6 +153,7 @@ pub fn run(args: Args) -> Result<()> {
             Command::Backup(args) => backup::backup(args).await,
             Command::VerifyBackup(args) => backup::verify_backup(args).await,
             Command::Restore(args) => backup::restore_backup(args).await,
+            Command::Upgrade(args) => upgrade::run(args).await,
             Command::Recover(args) => recover::run(args).await,
             Command::Read { from, count, follow, connection } => entries::read(from, count, follow, connection).await,
             Command::Append { body, connection } => entries::append(body, connection).await,
