@@ -5,12 +5,13 @@
 //! change leaves undecided is proposed again, under the same origin: appends are at least once. Every
 //! proposal is answered within its deadline, with its index or with the reason.
 
+use super::heir::Successions;
 use super::raft::{Leads, Log};
 use super::types::{LogCommand, LogNode, LogTypes};
 use beam_wire::error::{CallError, Code, Retry};
 use beam_wire::ids::{LogIndex, Name, Origin};
 use beam_wire::message::log::{Appended, BODY_BYTES_MAX, LogAppend, Proposal, Proposals};
-use beam_wire::quic::{CallOptions, Handle, Lane, ReplyReader};
+use beam_wire::quic::{CallOptions, Handle, ItemWriter, Lane, ReplyReader};
 use futures::StreamExt;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal};
@@ -285,20 +286,20 @@ impl Queue {
 /// Brings what waits to whoever leads, as long as the node lives.
 pub(super) async fn run(log: Arc<Log>) -> Result<(), AppendError> {
     let queue = &log.queue;
-    let mut changes = log.raft.server_metrics();
+    let mut changes = Successions::of(&log);
     loop {
         queue.filled().await;
         let pause = queue.state().pause_until.take();
         if let Some(until) = pause {
             log.env.sleep_until(until).await;
         }
-        drop(changes.borrow_and_update());
-        match log.leads() {
+        changes.seen();
+        match log.takes_proposals() {
             Leads::Me if log.birth.is_open() => propose(&log, queue.take(BATCH_BYTES_MAX)).await?,
             Leads::Me => {
                 tokio::select! { biased;
                     _ = log.birth.open() => {}
-                    changed = changes.changed() => changed.map_err(|_| stopped())?,
+                    goes_on = changes.changed(&log) => is_there(goes_on)?,
                 }
             }
             Leads::Other { id, node } => {
@@ -309,21 +310,23 @@ pub(super) async fn run(log: Arc<Log>) -> Result<(), AppendError> {
                     // Whoever was refused a connection asks again soon; a new leader is taken at once.
                     let moment = log.env.sleep(REFUSED_PAUSE * 5);
                     tokio::select! { biased;
-                        changed = changes.changed() => changed.map_err(|_| stopped())?,
+                        goes_on = changes.changed(&log) => is_there(goes_on)?,
                         _ = moment => {}
                     }
                 }
             }
             Leads::Nobody => {
-                refuse_forwarded(&log, None);
-                changes.changed().await.map_err(|_| stopped())?;
+                if !log.is_heir() {
+                    refuse_forwarded(&log, None);
+                }
+                is_there(changes.changed(&log).await)?;
             }
         }
     }
 }
 
-fn stopped() -> AppendError {
-    AppendError::Stopped { why: "Raft has stopped".into() }
+fn is_there(goes_on: bool) -> Result<(), AppendError> {
+    if goes_on { Ok(()) } else { Err(AppendError::Stopped { why: "Raft has stopped".into() }) }
 }
 
 /// Whoever forwarded to us knows others, and shall not be forwarded again.
@@ -392,10 +395,12 @@ fn settle(answer: WriteResult<LogTypes>, waiting: Waiting) -> Option<Waiting> {
 /// Sends what waits to the leader, until another leads or the stream breaks. What is undecided then
 /// goes back to the queue.
 async fn forward(log: &Arc<Log>, leader: u64, node: &LogNode) -> Result<(), CallError> {
-    let mut changes = log.raft.server_metrics();
+    let mut changes = Successions::of(log);
     let mut gone = pin!(async move {
-        while changes.borrow_and_update().current_leader == Some(leader) {
-            if changes.changed().await.is_err() {
+        loop {
+            changes.seen();
+            let same = matches!(log.takes_proposals(), Leads::Other { id, .. } if id == leader);
+            if !same || !changes.changed(log).await {
                 return;
             }
         }
@@ -408,10 +413,16 @@ async fn forward(log: &Arc<Log>, leader: u64, node: &LogNode) -> Result<(), Call
     };
     log.queue.state().reached = Some(node.node.clone());
     let (mut items, mut replies) = call.split();
-    let mut sent = Sent { log, waiting: VecDeque::new(), bytes: 0 };
+    let mut sent = Sent { log: log.clone(), waiting: VecDeque::new(), bytes: 0 };
     loop {
         tokio::select! { biased;
-            _ = &mut gone => return Ok(()),
+            _ = &mut gone => {
+                // A leader that hands over goes on acknowledging what it has taken.
+                if log.is_handed_over() {
+                    log.env.tasks().serve("log.forwarded", sent.settle(leader, items, replies)).detach();
+                }
+                return Ok(());
+            }
             answered = sent.answer(&mut replies), if !sent.waiting.is_empty() => answered?,
             _ = log.queue.filled(), if sent.bytes < FORWARD_BYTES_MAX => {
                 refuse_forwarded(log, Some(node.node.clone()));
@@ -435,13 +446,13 @@ async fn forward(log: &Arc<Log>, leader: u64, node: &LogNode) -> Result<(), Call
 }
 
 /// What the leader was sent and has not answered; back to the queue with it at the end.
-struct Sent<'a> {
-    log: &'a Log,
+struct Sent {
+    log: Arc<Log>,
     waiting: VecDeque<Waiting>,
     bytes: usize,
 }
 
-impl Sent<'_> {
+impl Sent {
     fn push(&mut self, batch: Vec<Waiting>) {
         self.bytes += batch.iter().map(|w| w.size.bytes).sum::<usize>();
         self.waiting.extend(batch);
@@ -462,9 +473,24 @@ impl Sent<'_> {
         }
         Ok(())
     }
+
+    /// Waits for what can still be answered, until another leads. The stream to the leader must last as long.
+    async fn settle(mut self, leader: u64, items: ItemWriter<LogAppend>, mut replies: ReplyReader<LogAppend>) {
+        let mut changes = self.log.raft.server_metrics();
+        let replaced = async {
+            let same = |now: Option<u64>| now.is_none_or(|now| now == leader);
+            while same(changes.borrow_and_update().current_leader) && changes.changed().await.is_ok() {}
+        };
+        let answered = async { while !self.waiting.is_empty() && self.answer(&mut replies).await.is_ok() {} };
+        tokio::select! { biased;
+            () = answered => {}
+            () = replaced => {}
+        }
+        drop(items);
+    }
 }
 
-impl Drop for Sent<'_> {
+impl Drop for Sent {
     fn drop(&mut self) {
         self.log.queue.put_back(std::mem::take(&mut self.waiting).into_iter());
     }

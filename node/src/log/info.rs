@@ -114,6 +114,7 @@ impl ForLeader for LogTail {
             return Ok(None);
         }
         // Every call confirms the leader anew: an answer to an earlier call proves nothing for this one.
+        log.network.ask_anew();
         let confirm = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(CONFIRM_WITHIN);
         match log.raft.get_read_linearizer(confirm).await {
             Ok(read) => Ok(Some(version(log, read.read_log_id().index())?)),

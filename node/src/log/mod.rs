@@ -35,6 +35,7 @@ pub mod disk;
 pub mod disk_sim;
 mod files;
 mod forward;
+mod heir;
 pub mod info;
 pub mod machine;
 mod members;

@@ -5,8 +5,8 @@
 //! costs availability at most: nobody's acknowledgement counts as another's.
 //!
 //! Replication is pipelined: one ordered stream carries requests as openraft makes them, and the answers
-//! come back in their order. Nothing here answers in a peer's name, but for what a voter has told of its
-//! log when it voted: see [`Search`].
+//! come back in their order. Nothing here answers in a peer's name, but for what a voter has said when it
+//! voted: where its log ends ([`Search`]), and that it follows this leader ([`Client::has_accepted`]).
 
 use super::search::Search;
 use super::store::LogStore;
@@ -83,12 +83,14 @@ struct Shared {
     refused: Mutex<BTreeMap<Name, Misdirected>>,
     /// By Raft id, the newest vote that each voter gave us, and where its log ended then.
     voters: Mutex<BTreeMap<u64, (Vote, Option<LogId>)>>,
+    /// By Raft id, the votes that openraft has not taken for a sign of life yet: see [`Client::has_accepted`].
+    accepted: Mutex<BTreeMap<u64, Vote>>,
 }
 
 impl Network {
     pub fn new(env: Env, cluster: Name, me: Name, peers: Peers, directory: Directory, store: LogStore) -> Self {
-        let (refused, voters) = (Mutex::default(), Mutex::default());
-        Self { shared: Arc::new(Shared { env, cluster, me, peers, directory, store, refused, voters }) }
+        let (refused, voters, accepted) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { shared: Arc::new(Shared { env, cluster, me, peers, directory, store, refused, voters, accepted }) }
     }
 
     /// A connection to a log node by name.
@@ -139,6 +141,16 @@ impl Network {
     /// Remembers where a voter's log ended when it voted for us.
     fn voted(&self, voter: u64, vote: Vote, log_ends: Option<LogId>) {
         self.voters().insert(voter, (vote, log_ends));
+        self.accepted().insert(voter, vote);
+    }
+
+    /// From now on only answers that are given now say that this node leads: somebody wants to know.
+    pub fn ask_anew(&self) {
+        self.accepted().clear();
+    }
+
+    fn accepted(&self) -> MutexGuard<'_, BTreeMap<u64, Vote>> {
+        self.shared.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where a voter's log ended when it elected the leader of `vote`.
@@ -285,7 +297,20 @@ impl Client {
         Ok(codec::decode(&reply.0)?)
     }
 
+    /// Whether this member has just voted for the leader that asks whether it is followed. Then the answer to
+    /// the first such question is known, and openraft takes proposals a round trip sooner: it wants to have
+    /// heard from a majority that it leads, and a majority has said so. That was a round trip ago, so it must
+    /// prove nothing to whoever asks later: a linearizable read ends this before it asks ([`Network::ask_anew`]),
+    /// and openraft counts for it only what is answered to questions that come after it.
+    fn has_accepted(&self, request: &AppendEntriesRequest<LogTypes>) -> bool {
+        let given = self.network.accepted().remove(&self.raft_id);
+        given.is_some_and(|given| given.leader_id == request.vote.leader_id)
+    }
+
     async fn ask_heartbeat(&self, request: AppendEntriesRequest<LogTypes>, within: Duration) -> Appended {
+        if self.has_accepted(&request) {
+            return Ok(Ok(request.prev_log_id));
+        }
         let (prev, last) = (request.prev_log_id, request.entries.last().map(|e| e.log_id).or(request.prev_log_id));
         let body = RaftBytes(codec::encode(&HeartbeatBody::Ask(request)).into());
         let call = |envelope| RaftHeartbeat { envelope, body };

@@ -130,6 +130,7 @@ pub(super) async fn hand_over(log: &Log, to: u64) -> Result<(), CallError> {
     };
     tracing::info!("handing leadership over to {name}");
     let stopped = |e: &dyn std::fmt::Display| CallError::elsewhere(Code::Unavailable, format!("Raft has stopped: {e}"));
+    log.inherits(to);
     log.raft.trigger().transfer_leader(to).await.map_err(|e| stopped(&e))?;
     let gone = async {
         while changes.borrow_and_update().current_leader == Some(me) {

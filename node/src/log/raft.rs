@@ -6,6 +6,7 @@ use super::birth::{self, Birth};
 use super::change;
 use super::discard;
 use super::disk::Disk;
+use super::heir::Heir;
 use super::machine::Machine;
 use super::network::{HeartbeatBody, Network, QUICK};
 use super::outlived::{self, Outlived};
@@ -185,6 +186,8 @@ pub(super) struct Log {
     pub began: Instant,
     /// Since when it leads.
     pub leads_since: Mutex<Option<Instant>>,
+    /// To whom leadership was handed last.
+    pub heir: runtime::Sender<Option<Heir>>,
     /// What does not fit in its timers: see [`round_trips::watch`].
     pub timer_warnings: Mutex<Vec<String>>,
 }
@@ -268,6 +271,7 @@ impl Log {
             began,
             leads_since,
             timer_warnings,
+            heir: runtime::Watch::channel(None).0,
         };
         let log = Arc::new(log);
         let tasks = log.env.tasks();
@@ -423,12 +427,17 @@ async fn keep_connected(log: Arc<Log>, node: Name, lane: Lane) {
 /// for, so the round trip does not matter to how soon silence is noticed.
 async fn beat(log: Arc<Log>) {
     let mut changes = log.raft.server_metrics();
+    let mut led = None;
     loop {
         let (vote, members) = {
             let metrics = changes.borrow_and_update();
             let leads = metrics.state == ServerState::Leader && metrics.vote.is_committed();
             (metrics.vote, if leads { members(&log, &metrics.membership_config) } else { BTreeMap::new() })
         };
+        // At once, when it begins to lead: openraft would wait for its next tick.
+        if !members.is_empty() && led.replace(vote) != Some(vote) && log.raft.trigger().heartbeat().await.is_err() {
+            return;
+        }
         let _beats: Vec<Task> = members
             .into_iter()
             .map(|(id, node)| log.env.tasks().serve("log.beats", beats_to(log.clone(), vote, id, node)))

@@ -13,7 +13,7 @@ use beam_wire::quic::{Handle, Incoming, ItemReader, PeerInfo};
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, stream};
 use openraft::async_runtime::WatchReceiver;
-use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
+use openraft::raft::{AppendEntriesRequest, StreamAppendResult, TransferLeaderRequest};
 use openraft::storage::Snapshot;
 use serde::Serialize;
 use std::pin::pin;
@@ -82,7 +82,9 @@ pub(super) async fn serve(log: Arc<Log>, call: Incoming) -> Result<(), CallError
         Kind::RaftTransfer => {
             let mut call: Handle<RaftTransfer> = call.open()?;
             admit(&log, &call.request.envelope, &call.peer).await?;
-            let answer = log.raft.handle_transfer_leader(codec::decode(&call.request.body.0)?).await;
+            let request: TransferLeaderRequest<LogTypes> = codec::decode(&call.request.body.0)?;
+            log.inherits(*request.to_node_id());
+            let answer = log.raft.handle_transfer_leader(request).await;
             call.reply(&encode(&answer.map_err(stopped)?)).await
         }
         other => Err(CallError::never(Code::UnknownKind, format!("the log does not answer {other:?}"))),

@@ -8,7 +8,7 @@
 
 use super::intervals::{Intervals, contains};
 use super::keys::{ID_BYTES, Order, read_index, read_past_key};
-use super::store::{Scan, Snapshot, StorageError};
+use super::store::{Scan, Snapshot, StorageError, StoredBytes};
 use beam_wire::message::view::{CopiedFact, CopiedTerm, CopyChunk, KeyInterval};
 use beam_wire::{LogIndex, Point, Range, Space, TermId};
 use bytes::Bytes;
@@ -36,10 +36,10 @@ pub struct Slice {
 
 /// A version of a fact, or a text.
 struct Record {
-    key: fjall::Slice,
+    key: StoredBytes,
     inserted: LogIndex,
     deleted: Option<LogIndex>,
-    text: fjall::Slice,
+    text: StoredBytes,
 }
 
 /// What one who copies wants of a slice.
@@ -157,12 +157,12 @@ fn texts(scan: Scan) -> Result<Read, StorageError> {
 /// Live and past versions of facts, in the order of the facts' keys.
 fn versions(snapshot: &Snapshot, order: Order, window: &KeyInterval) -> Result<Read, StorageError> {
     let mut live = Ahead::of(snapshot.live_range(order, window), |key, value| {
-        Ok(Record { key, inserted: read_index(&value)?, deleted: None, text: fjall::Slice::empty() })
+        Ok(Record { key, inserted: read_index(&value)?, deleted: None, text: StoredBytes::empty() })
     });
     let mut past = Ahead::of(snapshot.past_range(order, window), |key, _| {
         let (fact, deleted, inserted) = read_past_key(&key)?;
         let key = key[..fact].into();
-        Ok(Record { key, inserted, deleted: Some(deleted), text: fjall::Slice::empty() })
+        Ok(Record { key, inserted, deleted: Some(deleted), text: StoredBytes::empty() })
     });
     let mut records: Vec<Record> = Vec::new();
     loop {
@@ -186,7 +186,7 @@ struct Ahead {
 }
 
 impl Ahead {
-    fn of(scan: Scan, read: impl Fn(fjall::Slice, fjall::Slice) -> Result<Record, StorageError> + 'static) -> Ahead {
+    fn of(scan: Scan, read: impl Fn(StoredBytes, StoredBytes) -> Result<Record, StorageError> + 'static) -> Ahead {
         let records = scan.map(move |row| row.and_then(|(key, value)| read(key, value)));
         let records: Box<dyn Iterator<Item = _>> = Box::new(records);
         Ahead { scan: records.peekable() }

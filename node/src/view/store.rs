@@ -649,6 +649,9 @@ impl Snapshot {
     }
 }
 
+/// A key or a value, as the engine gives it.
+pub type StoredBytes = fjall::Slice;
+
 /// Keys and values, one after another. It may outlive the call that opened it.
 pub struct Scan(Items);
 
