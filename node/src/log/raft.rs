@@ -483,7 +483,8 @@ async fn hush(log: Arc<Log>) {
     let mut leads_since: Option<openraft_rt_tokio::TokioInstant> = None;
     loop {
         log.env.sleep(lease).await;
-        if log.leads() != Leads::Me {
+        // Who is the only voter is a majority, and need not be answered.
+        if log.leads() != Leads::Me || is_alone(&log) {
             leads_since = None;
             continue;
         }
@@ -501,6 +502,12 @@ async fn hush(log: Arc<Log>) {
         log.hushed.store(false, Ordering::Relaxed);
         log.env.sleep(lease * LEASES_LOST).await;
     }
+}
+
+fn is_alone(log: &Log) -> bool {
+    let metrics = log.raft.server_metrics();
+    let metrics = metrics.borrow_watched();
+    metrics.membership_config.membership().voter_ids().all(|id| id == metrics.id)
 }
 
 /// How many leases without an answer of a majority mean that it is lost: several heartbeats in a row.

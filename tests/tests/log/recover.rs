@@ -113,6 +113,13 @@ fn the_last_of_three_goes_on_and_the_others_are_refused_when_they_come_back() {
             assert_eq!(all[index], format!("before {n}"), "all that was acknowledged is there");
         }
         assert_eq!(all[&chosen.kept.next()], format!("begin {} {}", plan.epoch, chosen.kept));
+        // Alone it needs nobody's answer, and never falls silent to let others lead.
+        for _ in 0..40 {
+            cluster.env.sleep(ms(250)).await;
+            let began = cluster.env.now();
+            clients[0].tail(true, cluster.soon(10)).await.unwrap();
+            assert!(cluster.env.now() - began < ms(200), "a tail took {:?}", cluster.env.now() - began);
+        }
         // The lost ones come back. They are a majority of what was, and would go on as before.
         cluster.start("log-or").await;
         cluster.start("log-ie").await;
