@@ -246,6 +246,9 @@ pub fn log_options(topology: &Topology, node: &topology::Node) -> LogOptions {
     if let Some(mib) = topology.log.segment_mib {
         options.store.segment_bytes = u64::from(mib) << 20;
     }
+    if let Some(mib) = topology.log.reserve_mib {
+        options.store.reserve_bytes = u64::from(mib) << 20;
+    }
     options
 }
 

@@ -5,6 +5,7 @@
 //! change leaves undecided is proposed again, under the same origin: appends are at least once. Every
 //! proposal is answered within its deadline, with its index or with the reason.
 
+use super::full;
 use super::heir::Successions;
 use super::raft::{Leads, Log};
 use super::types::{LogCommand, LogNode, LogTypes};
@@ -53,6 +54,13 @@ pub enum AppendError {
     LeaderSilent { me: Name, leader: Name },
     #[error("the log is not born yet: {waits_for}")]
     Unborn { waits_for: String },
+    #[error(
+        "the log takes no entries: too little room is left on the disk of {nodes}. Make room there, or let old entries go (beam log discard); it then goes on by itself"
+    )]
+    DiskFull { nodes: String },
+    /// As the leader put it, to which this was forwarded.
+    #[error("{why}")]
+    LeaderRefuses { why: String },
     #[error("this log node has stopped: {why}")]
     Stopped { why: String },
 }
@@ -67,6 +75,9 @@ impl From<AppendError> for CallError {
             AppendError::NoQuorum { .. } => (Code::NoQuorum, Retry::Later { after_ms: 500 }),
             AppendError::LeaderSilent { .. } => (Code::Unavailable, Retry::Elsewhere),
             AppendError::Unborn { .. } => (Code::Unavailable, Retry::Later { after_ms: 500 }),
+            AppendError::DiskFull { .. } | AppendError::LeaderRefuses { .. } => {
+                (Code::Storage, Retry::Later { after_ms: 1000 })
+            }
             AppendError::Stopped { .. } => (Code::Unavailable, Retry::Elsewhere),
         };
         CallError { code, message: e.to_string(), retry }
@@ -266,6 +277,20 @@ impl Queue {
         taken
     }
 
+    /// Answers some of what waits with an error.
+    fn refuse(&self, which: impl Fn(&Waiting) -> bool, why: &AppendError) {
+        let refused = {
+            let mut state = self.state();
+            let (refused, kept): (VecDeque<_>, _) = state.waiting.drain(..).partition(|w| which(w));
+            state.waiting = kept;
+            refused
+        };
+        for waiting in refused {
+            // The receiver is gone if its call is.
+            let _ = waiting.answer.send(Err(why.clone()));
+        }
+    }
+
     /// Waits until something is there.
     async fn filled(&self) {
         loop {
@@ -295,7 +320,10 @@ pub(super) async fn run(log: Arc<Log>) -> Result<(), AppendError> {
         }
         changes.seen();
         match log.takes_proposals() {
-            Leads::Me if log.birth.is_open() => propose(&log, queue.take(BATCH_BYTES_MAX)).await?,
+            Leads::Me if log.birth.is_open() => match full::refuses(&log) {
+                None => propose(&log, queue.take(BATCH_BYTES_MAX)).await?,
+                Some(nodes) => queue.refuse(|_| true, &AppendError::DiskFull { nodes }),
+            },
             Leads::Me => {
                 tokio::select! { biased;
                     _ = log.birth.open() => {}
@@ -306,6 +334,9 @@ pub(super) async fn run(log: Arc<Log>) -> Result<(), AppendError> {
                 let ended = forward(&log, id, &node).await;
                 queue.state().reached = None;
                 if let Err(e) = ended {
+                    if e.code == Code::Storage {
+                        queue.refuse(|_| true, &AppendError::LeaderRefuses { why: e.message.clone() });
+                    }
                     tracing::debug!("forwarding to {node} ended: {e}");
                     // Whoever was refused a connection asks again soon; a new leader is taken at once.
                     let moment = log.env.sleep(REFUSED_PAUSE * 5);
@@ -331,17 +362,7 @@ fn is_there(goes_on: bool) -> Result<(), AppendError> {
 
 /// Whoever forwarded to us knows others, and shall not be forwarded again.
 fn refuse_forwarded(log: &Log, leader: Option<Name>) {
-    let refused = {
-        let mut state = log.queue.state();
-        let (refused, kept): (VecDeque<_>, _) = state.waiting.drain(..).partition(|w| w.forwarded);
-        state.waiting = kept;
-        refused
-    };
-    for waiting in refused {
-        // The receiver is gone if its call is.
-        let _ =
-            waiting.answer.send(Err(AppendError::NotLeader { me: log.options.node.clone(), leader: leader.clone() }));
-    }
+    log.queue.refuse(|w| w.forwarded, &AppendError::NotLeader { me: log.options.node.clone(), leader });
 }
 
 /// Hands a batch to openraft. The answers come when they come.

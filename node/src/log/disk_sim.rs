@@ -194,13 +194,31 @@ impl SimDisk {
 
     /// Changes one byte that was thought safe. Fails if the file is not there or not that long.
     pub fn rot(&self, name: &str, at: u64) -> io::Result<()> {
+        self.flip(name, at, 0x20)
+    }
+
+    /// The same, of chosen bits.
+    pub fn flip(&self, name: &str, at: u64, bits: u8) -> io::Result<()> {
         let mut state = self.lock();
         let file = state.find(name)?;
         let content = state.files.get_mut(&file).ok_or(io::ErrorKind::NotFound)?;
         for bytes in [&mut content.live, &mut content.durable] {
-            *bytes.get_mut(at as usize).ok_or(io::ErrorKind::UnexpectedEof)? ^= 0x20;
+            *bytes.get_mut(at as usize).ok_or(io::ErrorKind::UnexpectedEof)? ^= bits;
         }
         Ok(())
+    }
+
+    /// Another disk that holds what is durable on this one.
+    pub fn copy(&self) -> SimDisk {
+        let copy = Self::seeded(&self.env, 0, self.options);
+        {
+            let (from, mut to) = (self.lock(), copy.lock());
+            to.next_file = from.next_file;
+            (to.names, to.durable_names) = (from.durable_names.clone(), from.durable_names.clone());
+            let content = |c: &Content| Content { live: c.durable.clone(), durable: c.durable.clone() };
+            to.files = from.files.iter().map(|(file, c)| (*file, content(c))).collect();
+        }
+        copy
     }
 
     /// The bytes of a file.

@@ -156,6 +156,11 @@ impl Files {
     /// Does what was asked for, as far as there is room, and returns when the real disk has it (a simulated
     /// one must settle).
     pub fn work(&mut self) -> Result<Worked, StoreError> {
+        for change in &self.todo {
+            if let Change::Damaged { file, why } = change {
+                return Err(StoreError::Corrupt { file: file.clone(), why: why.clone() });
+            }
+        }
         self.look()?;
         match self.mend().and_then(|()| self.write()) {
             Ok(Worked::All) => return Ok(Worked::All),
@@ -216,6 +221,7 @@ impl Files {
     fn change(&mut self, change: &Change) -> Result<(), StoreError> {
         match change {
             Change::Append(_) | Change::Committed(_) | Change::Machine(_) => unreachable!("these are gathered"),
+            Change::Damaged { .. } => unreachable!("this is looked for first"),
             Change::Vote(vote) => {
                 self.state.vote = Some(*vote);
                 self.save()

@@ -3,6 +3,7 @@
 //! A change is one transaction of one small redb file. What has not changed is not written.
 
 use super::disk::{Disk, DiskFile};
+use super::guard::guarded;
 use super::store::StoreError;
 use super::stored::{StoredLogId, StoredMembers, StoredVote};
 use super::types::{Course, LogId, StoredMembership, Vote};
@@ -148,12 +149,16 @@ impl Meta {
 
     /// Opens and reads the file.
     pub fn open(disk: &dyn Disk) -> Result<(Self, MetaState), StoreError> {
-        let db = database(disk.open(META)?, META)?;
-        let mut found = BTreeMap::new();
-        for row in db.begin_read().at(META)?.open_table(TABLE).at(META)?.iter().at(META)? {
-            let (key, value) = row.at(META)?;
-            found.insert(key.value().to_owned(), value.value().to_vec());
-        }
+        let file = disk.open(META)?;
+        let (db, found) = guarded(META, || {
+            let db = database(file, META)?;
+            let mut found = BTreeMap::new();
+            for row in db.begin_read().at(META)?.open_table(TABLE).at(META)?.iter().at(META)? {
+                let (key, value) = row.at(META)?;
+                found.insert(key.value().to_owned(), value.value().to_vec());
+            }
+            Ok((db, found))
+        })?;
         let state = decode(&found)?;
         let wanted = encode(&state);
         let written = wanted.keys().filter_map(|key| Some((*key, found.get(*key)?.clone()))).collect();
@@ -174,28 +179,30 @@ impl Meta {
             return Ok(());
         }
         let db = self.db.as_ref().expect("what could not be opened once more is not saved to");
-        let write = db.begin_write().at(META)?;
-        {
-            let mut table = write.open_table(TABLE).at(META)?;
-            for (key, value) in &wanted {
-                if self.written.get(key) != Some(value) {
-                    table.insert(key, value.as_slice()).at(META)?;
+        guarded(META, || {
+            let write = db.begin_write().at(META)?;
+            {
+                let mut table = write.open_table(TABLE).at(META)?;
+                for (key, value) in &wanted {
+                    if self.written.get(key) != Some(value) {
+                        table.insert(key, value.as_slice()).at(META)?;
+                    }
                 }
             }
-        }
-        write.commit().at(META)?;
+            write.commit().at(META)
+        })?;
         self.written = wanted;
         Ok(())
     }
 
     /// Closes the file, so that it needs no repair.
     pub fn close(self) -> Result<(), StoreError> {
-        self.db.map_or(Ok(()), |db| db.close().at(META))
+        self.db.map_or(Ok(()), |db| guarded(META, || db.close().at(META)))
     }
 }
 
 fn database(file: DiskFile, name: &str) -> Result<Database, StoreError> {
-    Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(file).at(name)
+    Builder::new().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create_with_backend(file).at(name)
 }
 
 fn encode(state: &MetaState) -> BTreeMap<&'static str, Vec<u8>> {

@@ -10,13 +10,14 @@
 //! - no reader sees an entry that is not committed, and every reader sees the same ones;
 //! - every proposal is answered within its deadline: with its index, or with the reason;
 //! - a message that was not meant for this node, or is not from whom it says, never reaches openraft;
-//! - a node that has lost its disk votes for nobody ([`birth`]).
+//! - a node that has lost its disk votes for nobody ([`birth`]), and one that finds damage in it stops;
+//! - a full disk loses nothing: proposals are refused, what is replicated waits ([`room`], [`full`]).
 //!
 //! What it never does: it does not look into bodies, and does not know views or api nodes.
 //!
 //! Members come and go while the log runs ([`change`] acts, [`members`] plans), the leader stays where it
 //! should be ([`place`]), times follow from measured round trips ([`timers`]), and entries are let go together
-//! ([`discard`]).
+//! ([`discard`]). What a disk has lost is set aside ([`rebuild`]), and its node joins anew ([`rejoin`]).
 //!
 //! A log that has lost its majority goes on in a new epoch: [`survivors`] decides whose entries are kept,
 //! [`recover`] takes the orders, [`pending`] keeps them over a restart, [`begin`] carries them out on the disk, and a
@@ -35,6 +36,8 @@ pub mod disk;
 pub mod disk_sim;
 mod files;
 mod forward;
+mod full;
+mod guard;
 mod heir;
 pub mod info;
 pub mod machine;
@@ -47,8 +50,11 @@ pub mod pending;
 mod place;
 pub mod raft;
 pub mod read;
+pub mod rebuild;
 mod recover;
+mod rejoin;
 mod removed;
+pub mod renewal;
 pub mod room;
 mod round_trips;
 pub mod runtime;
@@ -61,6 +67,7 @@ pub mod survivors;
 mod tail;
 pub mod timers;
 pub mod types;
+pub mod verify;
 mod writer;
 
 pub use raft::{LogError, LogOptions};
@@ -137,9 +144,20 @@ impl LogRole {
 
     /// Waits for openraft to end, then for the disk. Calls under way fail.
     pub async fn stop(&self) {
+        // openraft may be waiting for a full disk, and would for ever.
+        let full = self.log.store.waits_for_room();
+        if full {
+            self.close().await;
+        }
         if let Err(e) = self.log.raft.shutdown().await {
             tracing::warn!("Raft did not end well: {e}");
         }
+        if !full {
+            self.close().await;
+        }
+    }
+
+    async fn close(&self) {
         if let Err(e) = self.log.store.close().await {
             tracing::warn!("the log did not close well: {e}");
         }

@@ -4,6 +4,7 @@
 use super::disk::Disk;
 use super::files::Files;
 use super::meta::{META, META_NEW, Meta, MetaState, Sealed};
+use super::renewal::{self, Old, Renewal};
 use super::segment::{Segment, is_segment_name};
 use super::store::{StoreError, StoreOptions};
 use super::types::LogId;
@@ -16,6 +17,13 @@ pub fn open_files(
     options: StoreOptions,
     fresh: MetaState,
 ) -> Result<(Files, MetaState, Option<LogId>), StoreError> {
+    match renewal::read(&*disk)? {
+        Some(Renewal::SetAside(_)) => return Err(StoreError::HalfRebuilt),
+        Some(Renewal::Rejoin(Old { cluster: Some(found), .. })) if found != options.cluster => {
+            return Err(StoreError::OtherCluster { found, wanted: options.cluster });
+        }
+        Some(Renewal::Rejoin(_)) | None => {}
+    }
     let names = disk.list()?;
     let (meta, mut state) = if names.iter().any(|name| name == META) {
         Meta::open(&*disk)?
@@ -92,6 +100,12 @@ fn check(segments: &[Arc<Segment>], state: &mut MetaState) -> Result<Option<LogI
         None => None,
         Some((segment, end)) => segment.entries(end, end, &mut 0, true)?.first().map(|e| e.log_id),
     };
+    reaches_committed(last, state)?;
+    Ok(last)
+}
+
+/// Makes sure that what was committed is there, of a log that ends with `last`.
+pub fn reaches_committed(last: Option<LogId>, state: &MetaState) -> Result<(), StoreError> {
     let reached = last.max(state.purged).max(state.machine.applied);
     match state.committed {
         Some(committed) if reached.is_none_or(|reached| reached.index < committed.index) => {
@@ -102,7 +116,7 @@ fn check(segments: &[Arc<Segment>], state: &mut MetaState) -> Result<Option<LogI
             );
             Err(StoreError::Corrupt { file: META.into(), why })
         }
-        _ => Ok(last),
+        _ => Ok(()),
     }
 }
 

@@ -1,5 +1,5 @@
 //! Where the leader is: in the datacenter that the topology prefers while it is well there, and never in a
-//! drained one while another can lead.
+//! drained one, or one whose disk is full, while another can lead.
 //!
 //! It moves by transfer, which is not an election: the old leader chooses a voter that lacks nothing, and stops
 //! taking proposals only until that one leads.
@@ -28,7 +28,7 @@ const HAND_OVER_WITHIN: Duration = Duration::from_secs(3);
 struct Voter {
     id: u64,
     datacenter: Name,
-    /// It answers, and lacks what is on its way at most.
+    /// It answers, lacks what is on its way at most, and has room on its disk.
     well: bool,
 }
 
@@ -44,6 +44,8 @@ struct Wish<'a> {
     here: &'a Name,
     preferred: Option<&'a Name>,
     drained: &'a BTreeSet<Name>,
+    /// The leader's disk is full.
+    full: bool,
     calm: Duration,
 }
 
@@ -57,7 +59,7 @@ impl Placement {
         let is_preferred = |voter: &Voter| wish.preferred == Some(&voter.datacenter);
         let may_lead = |voter: &&Voter| !wish.drained.contains(&voter.datacenter);
         let well = others.iter().filter(may_lead).filter_map(|v| Some((v, *self.well_since.get(&v.id)?)));
-        let chosen = if wish.drained.contains(wish.here) {
+        let chosen = if wish.full || wish.drained.contains(wish.here) {
             well.min_by_key(|(voter, since)| (!is_preferred(voter), *since, voter.id))
         } else if wish.preferred == Some(wish.here) {
             None
@@ -87,7 +89,8 @@ pub(super) async fn place(log: Arc<Log>) {
         }
         let drained = log.store.machine().course.drained.clone();
         let (here, preferred) = (&log.options.datacenter, log.options.preferred.as_ref());
-        let wish = Wish { here, preferred, drained: &drained, calm: log.options.calm };
+        let full = log.store.is_full();
+        let wish = Wish { here, preferred, drained: &drained, full, calm: log.options.calm };
         if let Some(to) = placement.choose(log.env.now(), &wish, &others(&log)) {
             match hand_over(&log, to).await {
                 Ok(()) => placement = Placement::default(),
@@ -103,11 +106,14 @@ fn others(log: &Log) -> Vec<Voter> {
     let metrics = metrics.borrow_watched();
     let membership = metrics.membership_config.membership();
     let last = metrics.last_log_index.unwrap_or(0);
+    let full = log.store.is_full();
     let voters = membership.voter_ids().filter(|id| *id != metrics.id).filter_map(|id| {
         let matched = metrics.replication.as_ref().and_then(|r| r.get(&id)).and_then(|m| m.as_ref());
         let answered = metrics.heartbeat.as_ref().and_then(|h| h.get(&id)).and_then(|at| *at);
         let well = matched.is_some_and(|m| m.index + LAG_MAX >= last)
-            && answered.is_some_and(|at| at.elapsed() < log.options.election_max * 2);
+            && answered.is_some_and(|at| at.elapsed() < log.options.election_max * 2)
+            // Full leaders that hand over to one another without asking would do nothing else.
+            && log.full.knows(id).map_or(!full, |full| !full);
         Some(Voter { id, datacenter: membership.get_node(&id)?.datacenter.clone(), well })
     });
     voters.collect()
@@ -163,14 +169,16 @@ mod tests {
         text.split_whitespace().map(voter).collect()
     }
 
-    /// Each line: milliseconds, the other voters, and who is chosen then (`-` for nobody).
+    /// Each line: milliseconds, the other voters, and who is chosen then (`-` for nobody). Among the drained ones,
+    /// `full` says that the leader's disk is.
     #[allow(clippy::disallowed_methods, reason = "any instant will do to count from")]
     fn told(here: &str, preferred: Option<&str>, drained: &str, script: &str) {
         let began = Instant::now();
         let (here, preferred) = (name(here), preferred.map(name));
         let drained: BTreeSet<Name> = drained.split_whitespace().map(name).collect();
         let calm = Duration::from_millis(5000);
-        let wish = Wish { here: &here, preferred: preferred.as_ref(), drained: &drained, calm };
+        let full = drained.contains(&name("full"));
+        let wish = Wish { here: &here, preferred: preferred.as_ref(), drained: &drained, full, calm };
         let mut placement = Placement::default();
         for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let (ms, rest) = line.split_once(' ').unwrap();
@@ -240,5 +248,12 @@ mod tests {
         told("va", Some("va"), "va", "0 va1+ or2- ie3- → -");
         told("or", Some("va"), "va", "0 va1+ ie3+ → -\n9000 va1+ ie3+ → -");
         told("va", None, "va or", "0 or2+ ie3+ → 3");
+    }
+
+    #[test]
+    fn a_leader_whose_disk_is_full_hands_over_at_once() {
+        told("va", Some("va"), "full", "0 or2- ie3+ → 3");
+        told("va", Some("va"), "full or", "0 or2+ ie3- → -");
+        told("or", Some("va"), "full", "0 va1+ ie3+ → 1");
     }
 }

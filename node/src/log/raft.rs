@@ -6,12 +6,15 @@ use super::birth::{self, Birth};
 use super::change;
 use super::discard;
 use super::disk::Disk;
+use super::full::{self, Full};
 use super::heir::Heir;
 use super::machine::Machine;
 use super::network::{HeartbeatBody, Network, QUICK};
 use super::outlived::{self, Outlived};
 use super::place;
+use super::rejoin;
 use super::removed::{self, Removed};
+use super::renewal::{self, Renewal};
 use super::round_trips;
 use super::runtime;
 use super::store::{LogStore, StoreError, StoreOptions};
@@ -190,6 +193,8 @@ pub(super) struct Log {
     pub heir: runtime::Sender<Option<Heir>>,
     /// What does not fit in its timers: see [`round_trips::watch`].
     pub timer_warnings: Mutex<Vec<String>>,
+    /// The other voters whose disks are full.
+    pub full: Full,
 }
 
 /// When this node last heard a leader.
@@ -233,6 +238,8 @@ impl Log {
             return Err(LogError::NotAMember { node: options.node, members });
         }
         carry_out_what_is_pending(&env, &disk, &options).await?;
+        let files = disk.clone();
+        let renewal = env.blocking(move || renewal::read(&*files)).await?;
         let store = LogStore::open(&env, disk.clone(), options.store.clone()).await?;
         let birth = Birth::new();
         let machine = Machine::new(store.clone(), birth.watches_applied());
@@ -254,6 +261,7 @@ impl Log {
         let (leads_since, timer_warnings) = (Mutex::default(), Mutex::default());
         let removed = Removed::new();
         let (outlived, restart) = (Outlived::new(), runtime::Watch::channel(None).0);
+        let full = Full::default();
         let log = Log {
             env,
             options,
@@ -271,6 +279,7 @@ impl Log {
             began,
             leads_since,
             timer_warnings,
+            full,
             heir: runtime::Watch::channel(None).0,
         };
         let log = Arc::new(log);
@@ -288,6 +297,10 @@ impl Log {
         tasks.serve("log.round_trips", round_trips::watch(log.clone())).detach();
         tasks.serve("log.outlived", outlived::watch(log.clone())).detach();
         tasks.serve("log.connect", connect(log.clone())).detach();
+        tasks.serve("log.full", full::run(log.clone())).detach();
+        if let Some(Renewal::Rejoin(_)) = renewal {
+            tasks.serve("log.rejoin", rejoin::run(log.clone(), log.disk.clone())).detach();
+        }
         Ok(log)
     }
 

@@ -4,6 +4,7 @@
 //! ever walked.
 
 use super::disk::Disk;
+use super::guard::guarded;
 use super::meta::{At, SegmentRecord};
 use super::store::StoreError;
 use super::stored::{EntryError, decode_entry, encode_entry};
@@ -66,6 +67,12 @@ impl Segment {
         name(self.record)
     }
 
+    /// Whether its file is there.
+    pub fn exists(&self) -> Result<bool, StoreError> {
+        let name = self.name();
+        Ok(self.disk.list()?.contains(&name))
+    }
+
     /// How many bytes its file has.
     pub fn file_bytes(&self) -> Result<u64, StoreError> {
         Ok(self.disk.len(&self.name())?)
@@ -105,15 +112,24 @@ impl Segment {
         }
     }
 
-    /// Closes a file in which a write has failed, as it is.
+    /// Closes the file, whatever it was opened for.
+    pub fn close(&self) -> Result<(), StoreError> {
+        close(std::mem::replace(&mut *self.write(), File::Closed), &self.name())
+    }
+
+    /// Closes a file in which a write has failed, or that is damaged, as it is.
     pub fn abandon(&self) {
-        *self.write() = File::Closed;
+        let file = std::mem::replace(&mut *self.write(), File::Closed);
+        // redb has said already what is wrong.
+        drop(guarded(&self.name(), || {
+            drop(file);
+            Ok(())
+        }));
     }
 
     /// Closes the file and removes it. It must not be listed any more.
     pub fn remove(&self) -> Result<(), StoreError> {
-        let mut file = self.write();
-        close(std::mem::replace(&mut *file, File::Closed), &self.name())?;
+        self.close()?;
         Ok(self.disk.remove(&self.name())?)
     }
 
@@ -148,9 +164,11 @@ impl Segment {
         let name = self.name();
         let file = self.read();
         let File::Writing(db) = &*file else { panic!("{name} is written to, but not open for writing") };
-        let write = db.begin_write().at(&name)?;
-        change(&mut write.open_table(TABLE).at(&name)?).at(&name)?;
-        write.commit().at(&name)
+        guarded(&name, || {
+            let write = db.begin_write().at(&name)?;
+            change(&mut write.open_table(TABLE).at(&name)?).at(&name)?;
+            write.commit().at(&name)
+        })
     }
 
     /// The indexes of its first and last entries.
@@ -190,38 +208,44 @@ impl Segment {
         let name = self.name();
         loop {
             let file = self.read();
-            let read = match &*file {
-                File::Writing(db) => db.begin_read(),
-                File::Sealed(db) => db.begin_read(),
-                File::Closed => {
-                    drop(file);
-                    let mut file = self.write();
-                    if matches!(*file, File::Closed) {
-                        *file = File::Sealed(self.open_sealed()?);
-                    }
-                    continue;
+            if matches!(*file, File::Closed) {
+                drop(file);
+                let mut file = self.write();
+                if matches!(*file, File::Closed) {
+                    *file = File::Sealed(self.open_sealed()?);
                 }
-            };
-            return look(read.at(&name)?.open_table(TABLE).at(&name)?);
+                continue;
+            }
+            return guarded(&name, || {
+                let read = match &*file {
+                    File::Writing(db) => db.begin_read(),
+                    File::Sealed(db) => db.begin_read(),
+                    File::Closed => unreachable!("it was opened, and is held"),
+                };
+                look(read.at(&name)?.open_table(TABLE).at(&name)?)
+            });
         }
     }
 
     fn open_sealed(&self) -> Result<ReadOnlyDatabase, StoreError> {
         let name = self.name();
         let file = self.disk.open(&name)?;
-        match Builder::new().set_cache_size(SEALED_CACHE_BYTES).open_read_only_with_backend(file) {
+        guarded(&name, || match Builder::new().set_cache_size(SEALED_CACHE_BYTES).open_read_only_with_backend(file) {
             Err(DatabaseError::RepairAborted) => {
                 let why = "it says that it was not closed, but was: its first bytes have rotted".into();
-                Err(StoreError::Corrupt { file: name, why })
+                Err(StoreError::Corrupt { file: name.clone(), why })
             }
             other => other.at(&name),
-        }
+        })
     }
 
+    /// What was written to it may hang on a page that has rotted, so all of it is checked.
     fn open_for_writing(&self) -> Result<Database, StoreError> {
         let name = self.name();
         let file = self.disk.open(&name)?;
-        Builder::new().set_cache_size(WRITING_CACHE_BYTES).create_with_backend(file).at(&name)
+        let mut builder = Builder::new();
+        builder.set_cache_size(WRITING_CACHE_BYTES).set_check_integrity_on_open(true);
+        guarded(&name, || builder.create_with_backend(file).at(&name))
     }
 
     fn read(&self) -> RwLockReadGuard<'_, File> {
@@ -255,10 +279,17 @@ fn name(record: SegmentRecord) -> String {
 }
 
 fn close(file: File, name: &str) -> Result<(), StoreError> {
-    match file {
+    guarded(name, || match file {
         File::Closed => Ok(()),
         File::Writing(db) => db.close().at(name),
         File::Sealed(db) => db.close().at(name),
+    })
+}
+
+/// redb closes a file that is dropped, and may panic then.
+impl Drop for Segment {
+    fn drop(&mut self) {
+        self.abandon();
     }
 }
 

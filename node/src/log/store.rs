@@ -78,12 +78,19 @@ pub enum StoreError {
     UnknownFormat { file: String, found: u32, known: u32 },
     #[error("the log was closed while its disk was full ({space}): what waited to be written is not written")]
     Full { space: Space },
-    #[error("{file}: {why}")]
+    #[error(
+        "{file}: {why}. Nothing is served from a log that is damaged. Rebuild it from the other log nodes: stop this \
+         node, then `beam log rebuild --data DIR` on its machine, then start it (`beam log verify` names all damages)"
+    )]
     Corrupt { file: String, why: String },
+    #[error("there is no log in this directory")]
+    NoLog,
+    #[error("the rebuilding of this log was interrupted: run `beam log rebuild` once more, then start the node")]
+    HalfRebuilt,
     #[error("this log belongs to the cluster {found}, not to {wanted}")]
     OtherCluster { found: Name, wanted: Name },
     #[error(
-        "there is {file}, but no file meta, which says what counts: this log has lost data. Move the directory away: the node then joins anew, as another member"
+        "there is {file}, but no file meta, which says what counts: this log has lost data. Run `beam log rebuild`: the node then joins anew, as another member"
     )]
     NoMeta { file: String },
 }
@@ -249,6 +256,11 @@ impl LogStore {
         self.shared.room_on_disk.borrow_watched().0.is_full()
     }
 
+    /// Whether what is appended is not written before there is room.
+    pub fn waits_for_room(&self) -> bool {
+        self.shared.room_on_disk.borrow_watched().0 == Room::Nothing
+    }
+
     /// How much room the disk had when it was last looked at: a second ago at most.
     pub fn space(&self) -> Space {
         self.shared.room_on_disk.borrow_watched().1
@@ -286,6 +298,11 @@ impl LogStore {
     /// of the log afterwards fails.
     pub async fn close(&self) -> io::Result<()> {
         self.done(|_| Change::Close).await
+    }
+
+    #[cfg(test)]
+    pub(super) async fn entries_at(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
+        self.entries(from, to, max_bytes).await
     }
 
     #[cfg(test)]
@@ -349,7 +366,13 @@ impl LogStore {
                     }
                     // The files may have gone while we read them.
                     _ if self.shared.memory().generation != generation => continue 'again,
-                    Err(e) => return Err(e.to_io()),
+                    Err(e) => {
+                        let error = e.to_io();
+                        if let StoreError::Corrupt { file, why } = e {
+                            self.damaged(file, why);
+                        }
+                        return Err(error);
+                    }
                     Ok((entries, bytes)) => {
                         next += entries.len() as u64;
                         left = bytes;
@@ -361,6 +384,13 @@ impl LogStore {
                 }
             }
         }
+    }
+
+    /// Ends the writer, and with it the node: what else is damaged, nobody knows.
+    fn damaged(&self, file: String, why: String) {
+        let memory = self.shared.memory();
+        // It ends already if this fails.
+        drop(self.send(&memory, Job::new(Change::Damaged { file, why }, Report::Nobody)));
     }
 
     fn lives(&self) -> bool {

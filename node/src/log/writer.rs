@@ -65,6 +65,11 @@ pub enum Change {
     Purge(LogId),
     /// Saves, closes all files, and ends the writer.
     Close,
+    /// A reader has found a file damaged: ends the writer at once.
+    Damaged {
+        file: String,
+        why: String,
+    },
 }
 
 /// What the metadata of a new epoch are: they change in one transaction.

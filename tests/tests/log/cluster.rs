@@ -2,6 +2,7 @@
 
 use beam_certs::{Authority, Credentials, days};
 use beam_node::log::disk_sim::{Loss, SimDisk, SimDiskOptions};
+use beam_node::log::renewal;
 use beam_node::log::types::LogNode;
 use beam_node::log::{LogOptions, LogRole};
 use beam_node::remote::log::{Reader, RemoteLog};
@@ -59,6 +60,13 @@ pub struct Machine {
     pub disk: SimDisk,
     credentials: Credentials,
     role: Role,
+}
+
+impl Machine {
+    /// Whether its node has still to do what was left to it before it started.
+    pub fn has_renewal(&self) -> bool {
+        renewal::read(&self.disk).unwrap().is_some()
+    }
 }
 
 /// One-way delays between datacenters, in milliseconds.

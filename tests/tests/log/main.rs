@@ -2,6 +2,7 @@
 
 mod chaos;
 mod cluster;
+mod disks;
 mod faults;
 mod members;
 mod readers;

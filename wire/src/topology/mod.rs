@@ -74,6 +74,8 @@ pub struct Log {
     pub election: Option<(Duration, Duration)>,
     /// The size at which a segment is closed and the next begun.
     pub segment_mib: Option<u32>,
+    /// What a log node keeps free on its disk: with less it takes no entries of clients.
+    pub reserve_mib: Option<u32>,
 }
 
 /// `[verdicts]`

@@ -61,6 +61,7 @@ fn topology(faults: &Faults<'_>, mut root: Section<'_>) -> Option<Topology> {
             heartbeat: log.heartbeat,
             election: log.election,
             segment_mib: log.segment_mib,
+            reserve_mib: log.reserve_mib,
         },
         verdicts,
         view,
@@ -103,6 +104,7 @@ struct LogKeys {
     heartbeat: Option<Duration>,
     election: Option<(Duration, Duration)>,
     segment_mib: Option<u32>,
+    reserve_mib: Option<u32>,
 }
 
 fn log(faults: &Faults<'_>, mut section: Section<'_>) -> LogKeys {
@@ -111,6 +113,7 @@ fn log(faults: &Faults<'_>, mut section: Section<'_>) -> LogKeys {
     let shortest = section.integer("election_min_ms", 1..=600_000);
     let longest = section.integer("election_max_ms", 1..=600_000);
     let segment_mib = section.integer("segment_mib", 1..=4096);
+    let reserve_mib = section.integer("reserve_mib", 0..=1 << 20);
 
     if let (Some(heartbeat), Some(shortest)) = (&heartbeat, &shortest)
         && shortest.value <= heartbeat.value
@@ -136,6 +139,7 @@ fn log(faults: &Faults<'_>, mut section: Section<'_>) -> LogKeys {
         heartbeat: heartbeat.map(|ms| Duration::from_millis(ms.value)),
         election,
         segment_mib: segment_mib.map(|mib| mib.value as u32),
+        reserve_mib: reserve_mib.map(|mib| mib.value as u32),
     }
 }
 

@@ -70,6 +70,7 @@ heartbeat_ms = 50
 election_min_ms = 150
 election_max_ms = 300
 segment_mib = 64
+reserve_mib = 1024
 [view]
 history = 1000
 checkpoint = 500
@@ -86,7 +87,8 @@ memory_mib = 256
             preferred: Some(name("va")),
             heartbeat: Some(ms(50)),
             election: Some((ms(150), ms(300))),
-            segment_mib: Some(64)
+            segment_mib: Some(64),
+            reserve_mib: Some(1024)
         }
     );
     let view = View { history: Some(1000), checkpoint: Some(500), copy_mib_per_second: Some(50) };

@@ -2,6 +2,7 @@
 
 mod backup;
 mod change;
+mod disk;
 mod entries;
 mod info;
 mod members;
@@ -103,6 +104,10 @@ enum Command {
     Upgrade(upgrade::Args),
     /// Go on without a majority that is lost for good: shows a plan, then carries it out
     Recover(recover::Args),
+    /// Read all that this machine's log holds, and name what is damaged. Its node must not run
+    Verify(disk::Verify),
+    /// Set this machine's damaged log aside, so that its node joins anew. Its node must not run
+    Rebuild(disk::Rebuild),
     /// Print committed entries
     Read {
         /// The first index
@@ -137,6 +142,8 @@ pub fn run(args: Args) -> Result<()> {
     use beam_wire::message::log::{Change, MemberName};
     runtime()?.block_on(async {
         match args.command {
+            Command::Verify(args) => disk::verify(args),
+            Command::Rebuild(args) => disk::rebuild(args),
             Command::Info { output, connection } => info::run(output, connection).await,
             Command::Members { output, connection } => members::run(output, connection).await,
             Command::Add { node, how } => change::add(node, how).await,

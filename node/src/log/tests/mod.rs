@@ -5,6 +5,8 @@ mod crash;
 mod full;
 mod machine;
 mod members;
+mod rebuilt;
+mod rot;
 mod search;
 mod store;
 mod suite;

@@ -268,7 +268,7 @@ fn metadata_that_was_not_written_so_is_refused() {
             table.insert("vote", &[1, 9, 7, 1][..]).unwrap();
         });
         let error = open(&disk).await.err().unwrap().to_string();
-        assert_eq!(error, "meta: its values are not those that were written (checksum)");
+        assert!(error.starts_with("meta: its values are not those that were written (checksum)"), "{error}");
     });
 }
 
