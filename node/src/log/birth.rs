@@ -13,7 +13,6 @@ use super::runtime::{self, Sender};
 use super::types::{EntryContent, LogCommand, LogId, LogNode, Watch, content};
 use beam_wire::ids::{Epoch, LogIndex};
 use beam_wire::message::log::{LogInfo, LogInfoReply};
-use beam_wire::quic::Lane;
 use bytes::Bytes;
 use futures::future::join_all;
 use openraft::async_runtime::watch::Watch as _;
@@ -186,14 +185,7 @@ fn is_pristine(info: &LogInfoReply) -> bool {
 }
 
 async fn ask(log: &Log, node: &LogNode) -> Result<LogInfoReply, String> {
-    let asking = async {
-        let deadline = log.env.now() + ANSWER_WITHIN;
-        log.network.peer(&node.node, Lane::Raft).await?.ask(&LogInfo, deadline).await
-    };
-    match log.env.timeout(ANSWER_WITHIN, asking).await {
-        Ok(answer) => answer.map_err(|e| e.to_string()),
-        Err(_) => Err("it does not answer".into()),
-    }
+    log.network.ask(&node.node, &LogInfo, ANSWER_WITHIN).await.map_err(|e| e.to_string())
 }
 
 /// Makes the log nodes members of a new cluster, in its first epoch.

@@ -180,13 +180,10 @@ async fn look(log: &Log, change: Option<&Change>) -> Result<Option<Known>, CallE
 
 /// Whether a member answers under its Raft id, and whether its disk is full.
 async fn answers(log: &Log, raft_id: u64, node: &Name) -> (bool, bool) {
-    let deadline = log.env.now() + ANSWER_WITHIN;
-    let asking = async { log.network.peer(node, QUICK).await?.ask(&LogStatus, deadline).await };
-    match log.env.timeout_at(deadline, asking).await {
-        Ok(Ok(status)) => (status.info.raft_id == raft_id, status.full),
+    match log.network.ask(node, &LogStatus, ANSWER_WITHIN).await {
+        Ok(status) => (status.info.raft_id == raft_id, status.full),
         // An older version of Beam, which lives.
-        Ok(Err(e)) => (e.code == Code::UnknownKind, false),
-        Err(_) => (false, false),
+        Err(e) => (e.code == Code::UnknownKind, false),
     }
 }
 

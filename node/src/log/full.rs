@@ -8,7 +8,6 @@ use super::raft::{Leads, Log, names};
 use super::types::LogNode;
 use beam_wire::ids::Name;
 use beam_wire::message::log::LogStatus;
-use beam_wire::quic::Lane;
 use openraft::async_runtime::WatchReceiver;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -76,8 +75,6 @@ fn other_voters(log: &Log) -> BTreeMap<u64, LogNode> {
 
 /// Whether the voter says that its disk is full. Of one that does not answer nothing is known.
 async fn ask(log: &Log, id: u64, node: &LogNode) -> Option<(u64, bool)> {
-    let deadline = log.env.now() + ANSWER_WITHIN;
-    let asking = async { log.network.peer(&node.node, Lane::Calls).await?.ask(&LogStatus, deadline).await };
-    let status = log.env.timeout_at(deadline, asking).await.ok()?.ok()?;
+    let status = log.network.ask(&node.node, &LogStatus, ANSWER_WITHIN).await.ok()?;
     Some((id, status.full))
 }

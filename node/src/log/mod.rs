@@ -44,6 +44,7 @@ pub mod machine;
 mod members;
 mod meta;
 pub mod network;
+mod note;
 mod open;
 mod outlived;
 pub mod pending;

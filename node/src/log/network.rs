@@ -104,6 +104,15 @@ impl Network {
         self.shared.peers.peer(&address.target(), lane).await
     }
 
+    /// Asks another log node something, and waits no longer than `within` for the connection and the answer.
+    pub async fn ask<C: Call>(&self, node: &Name, call: &C, within: Duration) -> Result<C::Reply, CallError> {
+        let env = &self.shared.env;
+        let deadline = env.now() + within;
+        let asking = async { self.peer(node, QUICK).await?.ask(call, deadline).await };
+        let late = |_| Err(CallError::elsewhere(Code::Deadline, format!("{node} does not answer within {within:?}")));
+        env.timeout_at(deadline, asking).await.unwrap_or_else(late)
+    }
+
     /// Whom a message is for, and from whom.
     pub fn envelope(&self, to: &Name, to_raft_id: u64) -> Envelope {
         Envelope {

@@ -5,7 +5,6 @@
 //! from its start on, which epoch they are in; once it hears of one that comes from its own, it answers no more calls but
 //! those that look into it. Its log stays as it is, until `beam log recover` sets it aside.
 
-use super::network::QUICK;
 use super::raft::Log;
 use super::runtime::{self, Sender};
 use beam_wire::error::{CallError, Code};
@@ -14,7 +13,6 @@ use beam_wire::message::log::{LogStatus, LogStatusReply, shared_up_to};
 use futures::future::join_all;
 use openraft::async_runtime::watch::Watch as _;
 use openraft::async_runtime::{WatchReceiver, WatchSender};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,14 +62,7 @@ impl Outlived {
 /// Asks the others, for as long as this node has not been left behind.
 pub(super) async fn watch(log: Arc<Log>) {
     loop {
-        let members: BTreeSet<Name> = {
-            let metrics = log.raft.server_metrics();
-            let metrics = metrics.borrow_watched();
-            let known = metrics.membership_config.membership().nodes().map(|(_, node)| node.node.clone());
-            known.chain(log.options.members.iter().map(|m| m.node.clone())).collect()
-        };
-        let others = members.into_iter().filter(|node| *node != log.options.node);
-        let answers = join_all(others.map(|node| ask(&log, node))).await;
+        let answers = join_all(log.others().into_iter().map(|node| ask(&log, node))).await;
         let mine = log.store.epoch();
         let by = answers.into_iter().flatten().filter_map(|(node, said)| outlives(mine?, node, &said));
         if let Some(by) = by.max_by_key(|by| by.epoch) {
@@ -93,17 +84,12 @@ pub(super) async fn watch(log: Arc<Log>) {
 }
 
 async fn ask(log: &Log, node: Name) -> Option<(Name, LogStatusReply)> {
-    let asking = async {
-        let deadline = log.env.now() + ANSWER_WITHIN;
-        log.network.peer(&node, QUICK).await?.ask(&LogStatus, deadline).await
-    };
-    match log.env.timeout(ANSWER_WITHIN, asking).await {
-        Ok(Ok(said)) => Some((node, said)),
-        Ok(Err(e)) => {
+    match log.network.ask(&node, &LogStatus, ANSWER_WITHIN).await {
+        Ok(said) => Some((node, said)),
+        Err(e) => {
             tracing::debug!("{node} does not say in which epoch it is: {e}");
             None
         }
-        Err(_) => None,
     }
 }
 

@@ -5,21 +5,17 @@
 //! is whole and durable, and is removed once what it says is done. A start that is broken off begins again.
 
 use super::disk::Disk;
+use super::note::Note;
 use super::store::StoreError;
-use beam_wire::codec;
 use beam_wire::ids::Epoch;
 use beam_wire::message::log::LogEnd;
-use redb::StorageBackend;
 use serde::{Deserialize, Serialize};
 
 /// The file's name.
 pub const PENDING: &str = "pending";
 /// Its name until it is durable.
 const PENDING_NEW: &str = "pending.new";
-/// The format that this version writes, and the only one that it reads.
-const PENDING_FORMAT: u8 = 1;
-/// Format byte, then checksum.
-const HEADER_BYTES: usize = 9;
+const NOTE: Note = Note { name: PENDING, new: PENDING_NEW, format: 1, way_out: ": remove it" };
 
 /// An order. Variants are only ever added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,53 +69,24 @@ pub fn tidy(disk: &dyn Disk) -> Result<(), StoreError> {
 
 /// Reads the order, if there is one.
 pub fn read(disk: &dyn Disk) -> Result<Option<Pending>, StoreError> {
-    if !disk.list()?.iter().any(|name| name == PENDING) {
-        return Ok(None);
-    }
-    let corrupt = |why: String| StoreError::Corrupt { file: PENDING.into(), why: format!("{why}: remove it") };
-    let file = disk.open(PENDING)?;
-    let mut bytes = vec![0; file.len()? as usize];
-    file.read(0, &mut bytes)?;
-    let Some((header, order)) = bytes.split_at_checked(HEADER_BYTES) else {
-        return Err(corrupt("it ends within its header".into()));
-    };
-    if header[0] != PENDING_FORMAT {
-        let (found, known) = (header[0].into(), PENDING_FORMAT.into());
-        return Err(StoreError::UnknownFormat { file: PENDING.into(), found, known });
-    }
-    if header[1..] != checksum(order) {
-        return Err(corrupt("its bytes are not those that were written (checksum)".into()));
-    }
-    codec::decode(order).map(Some).map_err(|e| corrupt(e.to_string()))
+    NOTE.read(disk)
 }
 
 /// Makes an order durable (once the disk has settled, if it is simulated). It replaces any other.
 pub fn write(disk: &dyn Disk, order: &Pending) -> Result<(), StoreError> {
-    let order = codec::encode(order);
-    let bytes = [&[PENDING_FORMAT], &checksum(&order)[..], &order].concat();
-    let file = disk.create(PENDING_NEW)?;
-    file.set_len(bytes.len() as u64)?;
-    file.write(0, &bytes)?;
-    file.sync_data()?;
-    file.close()?;
-    disk.rename(PENDING_NEW, PENDING)?;
-    Ok(disk.sync_dir()?)
+    NOTE.write(disk, order)
 }
 
 /// What it said is done, or will not be.
 pub fn remove(disk: &dyn Disk) -> Result<(), StoreError> {
-    disk.remove(PENDING)?;
-    Ok(disk.sync_dir()?)
-}
-
-fn checksum(order: &[u8]) -> [u8; 8] {
-    blake3::hash(order).as_bytes()[..8].try_into().expect("a hash has 32 bytes")
+    NOTE.remove(disk)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::disk::Directory;
     use super::*;
+    use beam_wire::codec;
     use beam_wire::ids::LogIndex;
 
     fn orders() -> [Pending; 2] {

@@ -2,12 +2,12 @@
 //!
 //! The order becomes durable, then the node restarts by itself; the start carries it out ([`super::begin`]).
 
+use super::info;
 use super::pending::{self, Pending, Refounding, SettingAside};
 use super::raft::Log;
 use super::store::StoreError;
 use super::survivors::SILENT_MS;
 use super::types::EntryContent;
-use super::{info, network};
 use beam_wire::error::{CallError, Code};
 use beam_wire::ids::{Epoch, LogIndex, Name};
 use beam_wire::message::log::{
@@ -137,12 +137,7 @@ async fn refound(log: &Log, order: &RecoverOrder, epoch: Epoch) -> Result<Pendin
 async fn set_aside(log: &Log, order: &RecoverOrder, epoch: Epoch, founder: &Name) -> Result<Pending, RecoverError> {
     let mine = is_newer(log, epoch)?;
     let no = |why: String| RecoverError::NoFounder { founder: founder.clone(), epoch, why };
-    let asking = async {
-        let deadline = log.env.now() + FOUNDER_WITHIN;
-        log.network.peer(founder, network::QUICK).await?.ask(&LogStatus, deadline).await
-    };
-    let said = log.env.timeout(FOUNDER_WITHIN, asking).await.map_err(|_| no("it does not answer".into()))?;
-    let said = said.map_err(|e| no(e.to_string()))?;
+    let said = log.network.ask(founder, &LogStatus, FOUNDER_WITHIN).await.map_err(|e| no(e.to_string()))?;
     if said.info.epoch != Some(epoch) || shared_up_to(&said.epochs, mine).is_none() {
         let epochs: Vec<_> = said.epochs.iter().map(|began| began.epoch.to_string()).collect();
         return Err(no(format!("it is in epoch {:?}, with {epochs:?} behind it", said.info.epoch.map(|e| e.0))));

@@ -3,10 +3,9 @@
 use super::disk::Disk;
 use super::raft::Log;
 use super::renewal;
-use beam_wire::error::{CallError, Code};
+use beam_wire::error::CallError;
 use beam_wire::ids::Name;
 use beam_wire::message::log::{Apply, Change, LogChange, LogChangeReply};
-use beam_wire::quic::Lane;
 use openraft::async_runtime::WatchReceiver;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,11 +53,6 @@ async fn ask(log: &Log, node: &Name) -> Result<(), CallError> {
 }
 
 async fn call(log: &Log, node: &Name, change: Change, apply: Option<Apply>) -> Result<LogChangeReply, CallError> {
-    let deadline = log.env.now() + ANSWER_WITHIN;
     let call = LogChange { epoch: None, change, apply, forwarded: false };
-    let asking = async { log.network.peer(node, Lane::Calls).await?.ask(&call, deadline).await };
-    match log.env.timeout_at(deadline, asking).await {
-        Ok(answer) => answer,
-        Err(_) => Err(CallError::elsewhere(Code::Unavailable, "it does not answer")),
-    }
+    log.network.ask(node, &call, ANSWER_WITHIN).await
 }

@@ -1,7 +1,6 @@
 //! A node that was taken out of the members is not told: who leads sends it nothing any more. It finds out by
 //! itself, so that readers do not stay with a log that never goes on.
 
-use super::network::QUICK;
 use super::raft::Log;
 use super::runtime::{self, Sender};
 use beam_wire::error::{CallError, Code};
@@ -63,11 +62,8 @@ async fn leader_knows_it_not(log: &Log) -> bool {
     if !was_member {
         return false;
     }
-    let asked = log.others().into_iter().map(|node| async move {
-        let deadline = log.env.now() + ANSWER_WITHIN;
-        let asking = async { log.network.peer(&node, QUICK).await?.ask(&LogInfo, deadline).await };
-        log.env.timeout_at(deadline, asking).await.ok()?.ok()
-    });
+    let asked =
+        log.others().into_iter().map(|node| async move { log.network.ask(&node, &LogInfo, ANSWER_WITHIN).await.ok() });
     let answers = join_all(asked).await;
     let leads = |info: &&LogInfoReply| {
         info.leader.as_ref() == Some(&info.node) && info.epoch == log.store.epoch() && info.term >= term

@@ -1,20 +1,15 @@
 //! A log node that has lost data becomes another member: a small file beside the log says so until it votes
 //! again. It outlives the log's own files, and is durable before anything of what it speaks of is done.
-//!
-//! The file has a format byte, 8 bytes of BLAKE3 of what follows, and a [`Renewal`] in postcard.
 
 use super::disk::Disk;
+use super::note::Note;
 use super::store::StoreError;
-use beam_wire::codec;
 use beam_wire::ids::Name;
-use redb::StorageBackend;
 use serde::{Deserialize, Serialize};
 
 /// The file's name.
 pub const RENEWAL: &str = "renewal";
-const RENEWAL_NEW: &str = "renewal.new";
-const FORMAT: u8 = 1;
-const HEADER_BYTES: usize = 9;
+const NOTE: Note = Note { name: RENEWAL, new: "renewal.new", format: 1, way_out: "" };
 
 /// How far it is. Variants and fields are only ever added, at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,48 +29,17 @@ pub struct Old {
 
 /// What the directory says, if anything.
 pub fn read(disk: &dyn Disk) -> Result<Option<Renewal>, StoreError> {
-    if !disk.list()?.iter().any(|name| name == RENEWAL) {
-        return Ok(None);
-    }
-    let corrupt = |why: &str| StoreError::Corrupt { file: RENEWAL.into(), why: why.into() };
-    let file = disk.open(RENEWAL)?;
-    let mut bytes = vec![0; file.len()?.min(64 << 10) as usize];
-    file.read(0, &mut bytes)?;
-    file.close()?;
-    let Some((header, rest)) = bytes.split_at_checked(HEADER_BYTES) else {
-        return Err(corrupt("it ends within its header"));
-    };
-    if header[0] != FORMAT {
-        let (file, found) = (RENEWAL.into(), u32::from(header[0]));
-        return Err(StoreError::UnknownFormat { file, found, known: FORMAT.into() });
-    }
-    if header[1..] != checksum(rest) {
-        return Err(corrupt("its bytes are not those that were written (checksum)"));
-    }
-    codec::decode(rest).map(Some).map_err(|e| corrupt(&e.to_string()))
+    NOTE.read(disk)
 }
 
 /// Durable on return, and whole or not there: what the directory said before is replaced.
 pub fn write(disk: &dyn Disk, renewal: &Renewal) -> Result<(), StoreError> {
-    let rest = codec::encode(renewal);
-    let bytes = [&[FORMAT][..], &checksum(&rest), &rest].concat();
-    let file = disk.create(RENEWAL_NEW)?;
-    file.set_len(bytes.len() as u64)?;
-    file.write(0, &bytes)?;
-    file.sync_data()?;
-    file.close()?;
-    disk.rename(RENEWAL_NEW, RENEWAL)?;
-    Ok(disk.sync_dir()?)
+    NOTE.write(disk, renewal)
 }
 
 /// There is nothing left to do.
 pub fn clear(disk: &dyn Disk) -> Result<(), StoreError> {
-    disk.remove(RENEWAL)?;
-    Ok(disk.sync_dir()?)
-}
-
-fn checksum(rest: &[u8]) -> [u8; 8] {
-    blake3::hash(rest).as_bytes()[..8].try_into().expect("a hash has 32 bytes")
+    NOTE.remove(disk)
 }
 
 #[cfg(test)]
