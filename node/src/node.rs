@@ -162,8 +162,9 @@ impl Node {
                 datacenter: node.datacenter.clone(),
                 peers: peers.clone(),
                 directory: directory.clone(),
+                log: log.clone(),
             };
-            let role = ViewRole::start(&env, view_options, others, log.clone()).await?;
+            let role = ViewRole::start(&env, view_options, others).await?;
             roles.start(|running| running.view = Some(role));
         }
         if node.has_role(Role::Api) {

@@ -102,6 +102,8 @@ pub struct Others {
     pub peers: Peers,
     /// Who there is.
     pub directory: Directory,
+    /// The log.
+    pub log: RemoteLog,
 }
 
 /// How long to wait for a directory that a stopped view of this process is still closing.
@@ -113,12 +115,8 @@ const LOOK_AROUND: Duration = Duration::from_secs(2);
 impl ViewRole {
     /// Opens the view's directory, and follows the log from where it was left. A view without data, or whose
     /// log was discarded beneath it, copies from others first.
-    pub async fn start(
-        env: &Env,
-        options: ViewOptions,
-        others: Others,
-        log: RemoteLog,
-    ) -> Result<Arc<ViewRole>, ViewError> {
+    pub async fn start(env: &Env, options: ViewOptions, others: Others) -> Result<Arc<ViewRole>, ViewError> {
+        let log = others.log.clone();
         ViewRole::start_with(env, options, Some(others), move |epoch, from| entries(log.clone(), epoch, from)).await
     }
 
@@ -253,9 +251,13 @@ impl Life {
     /// Copies from others, unless the log alone is as quick. Returns the store, ready to be taken up.
     async fn copy(&self, mut store: Store, must: bool) -> Result<Store, ViewError> {
         let Some(others) = self.others.clone() else { return Ok(store) };
-        let Others { me, datacenter, peers, directory } = others;
+        let Others { me, datacenter, peers, directory, log } = others;
+        let has_choice = !must && store.unfinished()?.is_none();
+        if has_choice && self.is_short(&log).await {
+            return Ok(store);
+        }
         let views = RemoteViews::start(&self.env, peers, directory, datacenter);
-        if !must && store.unfinished()?.is_none() && !self.is_worth_it(&views, &me).await {
+        if has_choice && !self.is_worth_it(&views, &me).await {
             return Ok(store);
         }
         loop {
@@ -275,6 +277,12 @@ impl Life {
                 }
             }
         }
+    }
+
+    /// Whether the log holds so little that nobody need be looked for: so a new cluster starts at once.
+    async fn is_short(&self, log: &RemoteLog) -> bool {
+        let tail = log.tail(false, self.env.now() + LOOK_AROUND).await;
+        tail.is_ok_and(|tail| tail.index.0 <= self.options.copy_entries)
     }
 
     /// Whether others are so far ahead of the log's beginning that copying is quicker than reading it.
