@@ -183,7 +183,7 @@ const PATTERNS: &[&str] = &[
     "VALUES ?n { 1 2 } { SELECT (COUNT(*) AS ?n) { ?o ?p ?z } }",
     "VALUES ?o { :n1 } { SELECT ?o { ?o ?p ?z } ORDER BY ?o ?p ?z LIMIT 2 }",
     "{ SELECT DISTINCT ?o { ?s ?p ?o } } ?o :p0 ?z",
-    "?s :p0 ?o OPTIONAL { SELECT ?o (MAX(?z) AS ?m) { ?o :p1 ?z } GROUP BY ?o }",
+    "?s :p0 ?o OPTIONAL { SELECT ?o (MAX(STR(?z)) AS ?m) { ?o :p1 ?z } GROUP BY ?o }",
     "?s :p0 ?o MINUS { SELECT ?s { ?s :p1 ?z } }",
     "?s :p0 ?o FILTER EXISTS { SELECT ?o { ?o :p1 ?s } }",
     // Blank nodes in patterns
@@ -196,18 +196,19 @@ const PATTERNS: &[&str] = &[
     "{ ?a :p0 ?b } { ?c :p1 ?d }",
 ];
 
-/// Whole queries.
+/// Whole queries. Where only some of the rows are asked for, or one of several equal values, no two are equal: of `1`
+/// and `01` either would do.
 const QUERIES: &[&str] = &[
     "SELECT ?s ?o { ?s :p0 ?o } ORDER BY ?s ?o",
     "SELECT DISTINCT ?s { ?s ?p ?o } ORDER BY DESC(?s)",
     "SELECT REDUCED ?s { ?s ?p ?o }",
     "SELECT (COUNT(*) AS ?n) { ?s ?p ?o }",
     "SELECT (COUNT(*) AS ?n) { :nowhere ?p ?o }",
-    "SELECT ?p (COUNT(DISTINCT ?s) AS ?n) (SUM(?o) AS ?t) (MIN(?o) AS ?m) { ?s ?p ?o } GROUP BY ?p",
+    "SELECT ?p (COUNT(DISTINCT ?s) AS ?n) (SUM(?o) AS ?t) (MIN(STR(?o)) AS ?m) { ?s ?p ?o } GROUP BY ?p",
     "SELECT ?s (GROUP_CONCAT(STR(?o)) AS ?c) { { SELECT ?s ?o { ?s :p0 ?o } ORDER BY ?s ?o } } GROUP BY ?s",
     "SELECT ?s (COUNT(?o) AS ?n) { ?s :p0 ?o } GROUP BY ?s HAVING (COUNT(?o) > 1)",
     "SELECT ?s (AVG(?o) AS ?n) { ?s ?p ?o FILTER(isNumeric(?o)) } GROUP BY ?s ORDER BY ?n ?s",
-    "SELECT * { ?s ?p ?o } ORDER BY ?s ?p ?o OFFSET 2 LIMIT 3",
+    "SELECT * { ?s ?p ?o FILTER(!isNumeric(?o)) } ORDER BY ?s ?p ?o OFFSET 2 LIMIT 3",
     "SELECT (?o AS ?x) (STRLEN(STR(?o)) AS ?n) { ?s :p0 ?o }",
     "SELECT ?s { ?s :p0 ?o } ORDER BY EXISTS { ?s :p1 ?z } ?s ?o",
     "SELECT (SUM(IF(EXISTS { ?s :p1 ?z }, 1, 0)) AS ?n) { ?s :p0 ?o }",

@@ -120,9 +120,13 @@ impl<V: Views> Boot<V> {
                 continue;
             };
             let _busy = Busy::with(&self.busy, &source.node);
-            if let Err(why) = self.copy_from(&source, unit, at, served, missing).await? {
+            if let Err(why) = self.copy_from(&source, unit, at, served, &missing).await? {
                 tracing::info!("copying {} {} from {}: {why}", served.space, served.range, source.node);
-                failed = Some(source.node);
+                failed = Some(source.node.clone());
+                let came_to_nothing = self.noted().units[unit].missing == missing;
+                if came_to_nothing {
+                    self.env.sleep(PAUSE).await;
+                }
             }
         }
     }
@@ -134,7 +138,7 @@ impl<V: Views> Boot<V> {
         unit: usize,
         at: Version,
         served: Served,
-        missing: Intervals,
+        missing: &Intervals,
     ) -> Result<Result<(), CallError>, BootError> {
         let wanted = missing.as_slice().iter().take(beam_wire::message::view::INTERVALS_MAX).cloned().collect();
         let request = ViewCopy { at, space: served.space, range: served.range, wanted };

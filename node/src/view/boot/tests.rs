@@ -19,7 +19,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::any::Any;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A view from which others copy.
@@ -29,8 +29,9 @@ struct Source {
     carousel: Carousel,
     _applier: Applier,
     _directory: tempfile::TempDir,
-    /// It fails a call with this chunk, and every so many.
-    fails_every: usize,
+    /// It fails a call instead of one chunk in so many, by chance.
+    fails_one_in: u32,
+    chance: Arc<Mutex<StdRng>>,
     sent: Arc<AtomicUsize>,
 }
 
@@ -42,7 +43,7 @@ impl Source {
         serves: Vec<Served>,
         entries: &[Entry],
         applied: u64,
-        fails_every: usize,
+        fails_one_in: u32,
     ) -> Source {
         let directory = tempfile::tempdir().unwrap();
         let (store, mut applier) = open_with(directory.path(), &serves, 7, u64::MAX);
@@ -57,7 +58,8 @@ impl Source {
         view.status = Arc::new(board.status());
         let carousel = Carousel::new(env.clone(), store.clone(), board, None);
         let sent = Arc::default();
-        Source { view, store, carousel, _applier: applier, _directory: directory, fails_every, sent }
+        let chance = Arc::new(Mutex::new(StdRng::seed_from_u64(env.random_u64())));
+        Source { view, store, carousel, _applier: applier, _directory: directory, fails_one_in, chance, sent }
     }
 
     fn pieces(&self) -> Vec<(Bytes, Bytes)> {
@@ -106,12 +108,17 @@ impl Views for Everybody {
         _: tokio::time::Instant,
     ) -> BoxStream<'static, Result<C::Reply, CallError>> {
         let source = self.sources.iter().find(|source| source.view.node == view.node).unwrap();
-        let (sent, every, left) = (source.sent.clone(), source.fails_every, self.left.clone());
+        let (sent, chance, left) = (source.sent.clone(), source.chance.clone(), self.left.clone());
+        let one_in = source.fails_one_in;
         let replies = source.chunks(&request).then(move |chunk| {
             let silent = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err();
             // A checkpoint is taken whole or not at all: only the first piece of the first is lost.
             let number = sent.fetch_add(1, Ordering::Relaxed) + 1;
-            let fails = if C::KIND == Kind::ViewCopy { number.is_multiple_of(every) } else { number == 1 };
+            let fails = if C::KIND == Kind::ViewCopy {
+                one_in < u32::MAX && chance.lock().unwrap().random_ratio(1, one_in)
+            } else {
+                number == 1
+            };
             async move {
                 if silent {
                     std::future::pending::<()>().await;
@@ -185,8 +192,8 @@ proptest! {
                 for instance in 0..2 {
                     let applied = if instance == 0 { least } else { chance.random_range(least..=length as u64) };
                     let (name, serves) = (format!("v{part}{instance}"), all(Range::partition(part, cut)));
-                    let fails_every = chance.random_range(2..9);
-                    let mut source = Source::new(&env, name, serves, &model.entries, applied, fails_every);
+                    let fails_one_in = chance.random_range(2..9);
+                    let mut source = Source::new(&env, name, serves, &model.entries, applied, fails_one_in);
                     // The version is that of a view of the own datacenter. When that fails, the other is asked, which
                     // may be further.
                     source.view.home = instance == 0;
@@ -226,7 +233,7 @@ fn a_slow_rider_keeps_nobody_waiting() {
     let model = Model::random(5, 150);
     SimWorld::run(5, |world| async move {
         let env = world.env("view");
-        let source = Source::new(&env, "v".into(), all(Range::ALL), &model.entries, 150, usize::MAX);
+        let source = Source::new(&env, "v".into(), all(Range::ALL), &model.entries, 150, u32::MAX);
         let at = LogIndex(150);
         let wanted = || Wanted { at, range: Range::ALL, keys: Intervals::all() };
         let mut slow = source.carousel.ride(Space::Subject, wanted());
