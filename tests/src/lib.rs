@@ -6,6 +6,7 @@
 use anyhow::{Context, Result};
 use beam_certs::Authority;
 use beam_client::{Client, ClientOptions};
+use beam_node::demo::checks;
 use beam_node::log::disk_sim::{Loss, SimDisk, SimDiskOptions};
 use beam_node::node::{Ending, Node, NodeOptions};
 use beam_node::remote::log::RemoteLog;
@@ -270,11 +271,31 @@ impl SimCluster {
         Ok(env.scope(Client::connect(env.clone(), options)).await?)
     }
 
+    /// A writer in each datacenter, which asks no api node elsewhere. Returns when all views serve.
+    pub async fn clients(&mut self, patience: Duration) -> Result<BTreeMap<Name, Client>> {
+        let mut clients = BTreeMap::new();
+        for datacenter in self.topology.datacenters.clone() {
+            let client = self.client(&datacenter, std::slice::from_ref(&datacenter), ClientRole::Writer).await?;
+            clients.insert(datacenter, client);
+        }
+        checks::until_serving(&self.env(), &clients, patience).await.context("at the start")?;
+        Ok(clients)
+    }
+
     /// The environment of the test itself.
     pub fn env(&self) -> Env {
         self.world.env("test")
     }
 }
+
+/// Tells a story of a whole cluster on a thread of its own: without optimisation, one needs more stack than a
+/// test has.
+pub fn tell(story: impl FnOnce() -> Result<()> + Send + 'static) {
+    let told = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(|| story().unwrap());
+    told.expect("a thread starts").join().expect("the story holds");
+}
+
+const STACK_BYTES: usize = 64 << 20;
 
 /// A caller that answers nobody.
 struct Nothing(Hello);

@@ -3,15 +3,13 @@
 
 use anyhow::{Context, Result, ensure};
 use beam_client::{Client, ClientError};
-use beam_node::demo::checks;
 use beam_node::log::disk_sim::Loss;
 use beam_node::log::survivors::plan;
 use beam_node::recovery::{carry_out, survey};
-use beam_tests::SimCluster;
+use beam_tests::{SimCluster, tell};
 use beam_wire::env::sim::SimWorld;
 use beam_wire::message::api::Shape;
-use beam_wire::{ClientRole, Epoch, Name, Position, Role, Version};
-use std::collections::BTreeMap;
+use beam_wire::{Epoch, Name, Position, Role, Version};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -48,13 +46,9 @@ async fn value(client: &Client, key: &str, position: Position) -> Result<Vec<Str
     Ok(answer.rows.iter().map(|row| format!("{:?}", row[0])).collect())
 }
 
-/// A whole cluster in one thread, without optimisation, needs more than a test has.
-const STACK_BYTES: usize = 64 << 20;
-
 #[test]
 fn views_and_clients_go_on_in_the_new_epoch_with_what_was_kept() {
-    let told = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(|| story().unwrap());
-    told.unwrap().join().unwrap();
+    tell(story);
 }
 
 fn story() -> Result<()> {
@@ -62,12 +56,7 @@ fn story() -> Result<()> {
         let mut cluster = SimCluster::start(world.clone(), 0.0, |topology| topology.verdicts.slots_log2 = 14).await?;
         let env = cluster.env();
         let datacenters = cluster.topology.datacenters.clone();
-        let mut clients = BTreeMap::new();
-        for datacenter in &datacenters {
-            let only = [datacenter.clone()];
-            clients.insert(datacenter.clone(), cluster.client(datacenter, &only, ClientRole::Writer).await?);
-        }
-        checks::until_serving(&env, &clients, PATIENCE).await.context("at the start")?;
+        let clients = cluster.clients(PATIENCE).await?;
         let home = &datacenters[0];
         let (near, far) = (&clients[home], &clients[&datacenters[1]]);
         let session = near.session();

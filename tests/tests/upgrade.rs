@@ -5,24 +5,19 @@ use beam_node::demo::checks;
 use beam_node::log::disk_sim::Loss;
 use beam_node::node::Ending;
 use beam_node::upgrade::{UpgradeRefused, decide, survey, upgrade};
-use beam_tests::SimCluster;
+use beam_tests::{SimCluster, tell};
 use beam_wire::command::FORMAT;
 use beam_wire::env::sim::SimWorld;
-use beam_wire::{ClientRole, Name, Position};
-use std::collections::BTreeMap;
+use beam_wire::{Name, Position};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What every program but one reads.
 const NEXT: u16 = FORMAT + 1;
 
-/// A whole cluster in one thread, without optimisation, needs more than a test has.
-const STACK_BYTES: usize = 64 << 20;
-
 #[test]
 fn a_node_that_lacks_a_format_is_named_before_and_stops_after() {
-    let told = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(|| story().unwrap());
-    told.unwrap().join().unwrap();
+    tell(story);
 }
 
 fn story() -> Result<()> {
@@ -30,12 +25,7 @@ fn story() -> Result<()> {
         let mut cluster = SimCluster::start(world, 0.0, |topology| topology.verdicts.slots_log2 = 14).await?;
         let env = cluster.env();
         let datacenters = cluster.topology.datacenters.clone();
-        let mut clients = BTreeMap::new();
-        for datacenter in &datacenters {
-            let only = [datacenter.clone()];
-            clients.insert(datacenter.clone(), cluster.client(datacenter, &only, ClientRole::Writer).await?);
-        }
-        checks::until_serving(&env, &clients, PATIENCE).await.context("at the start")?;
+        let clients = cluster.clients(PATIENCE).await?;
         let home = &datacenters[0];
         let (peers, directory, log) = cluster.nodes(home)?;
         env.sleep(Duration::from_secs(1)).await;

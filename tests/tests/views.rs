@@ -5,24 +5,13 @@ use beam_client::{Client, Everything, Position, Version, is_serving};
 use beam_node::demo::checks;
 use beam_node::log::disk_sim::Loss;
 use beam_tests::SimCluster;
+use beam_wire::Name;
 use beam_wire::env::sim::SimWorld;
-use beam_wire::{ClientRole, Name};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Small, so that a short log has a checkpoint: only what comes after the oldest one must be kept.
 const CHECKPOINT: u64 = 40;
-
-/// A client in each datacenter that asks no api node elsewhere.
-async fn clients(cluster: &mut SimCluster) -> Result<BTreeMap<Name, Client>> {
-    let mut clients = BTreeMap::new();
-    for datacenter in cluster.topology.datacenters.clone() {
-        let client = cluster.client(&datacenter, std::slice::from_ref(&datacenter), ClientRole::Writer).await?;
-        clients.insert(datacenter, client);
-    }
-    Ok(clients)
-}
 
 /// A counter that counts up, among facts that stay: there is a past, and a text for each.
 async fn write(client: &Client, from: u64, to: u64) -> Result<Version> {
@@ -54,8 +43,7 @@ fn wiped_views_copy_what_the_log_has_let_go() {
         };
         let mut cluster = SimCluster::start(world, 0.0, change).await?;
         let env = cluster.env();
-        let clients = clients(&mut cluster).await?;
-        checks::until_serving(&env, &clients, PATIENCE).await.context("at the start")?;
+        let clients = cluster.clients(PATIENCE).await?;
         let datacenters = cluster.topology.datacenters.clone();
         let (here, there) = (&clients[&datacenters[0]], &clients[&datacenters[1]]);
         let early = write(here, 0, 60).await?;

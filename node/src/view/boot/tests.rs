@@ -19,8 +19,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::any::Any;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// A view from which others copy.
 struct Source {
@@ -37,14 +37,7 @@ struct Source {
 
 impl Source {
     /// Has applied so many entries.
-    fn new(
-        env: &Env,
-        name: String,
-        serves: Vec<Served>,
-        entries: &[Entry],
-        applied: u64,
-        fails_one_in: u32,
-    ) -> Source {
+    fn new(env: &Env, name: String, serves: Vec<Served>, entries: &[Entry], applied: u64, fails_one_in: u32) -> Source {
         let directory = tempfile::tempdir().unwrap();
         let (store, mut applier) = open_with(directory.path(), &serves, 7, u64::MAX);
         while applier.next().0 <= applied {
