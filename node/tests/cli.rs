@@ -175,6 +175,76 @@ fn a_cluster_keeps_what_it_acknowledged_and_refuses_garbage() {
     assert_eq!(succeeds(&cluster.beam(&["query", "ASK { <urn:last> <urn:p> \"word\" }"])), "true\n");
 }
 
+/// A byte of one node's log changes on its disk: the entry is named, the node is given an empty log, and fetches all
+/// from the others, as another member.
+#[test]
+fn a_damaged_log_is_named_and_fetched_anew_from_the_others() {
+    let mut cluster = Cluster::start();
+    let words = "words as they were written";
+    succeeds(&cluster.beam(&["log", "append", words]));
+    succeeds(&cluster.beam(&["update", "INSERT DATA { <urn:s> <urn:p> \"kept\" }"]));
+    let data = cluster.home.path().join("beam-data/nodes/log-or");
+    let data_text = data.to_str().unwrap();
+    fails(&cluster.beam(&["log", "verify", "--data", data_text]), 1, &["in use by another process"]);
+    fails(&cluster.beam(&["log", "rebuild", "--data", data_text]), 1, &["in use by another process"]);
+    let members = |cluster: &Cluster| -> serde_json::Value {
+        serde_json::from_str(&succeeds(&cluster.beam(&["log", "members", "--output", "json"]))).unwrap()
+    };
+    let raft_id = |members: &serde_json::Value| {
+        let all = members["members"].as_array().unwrap();
+        all.iter().find(|m| m["node"] == "log-or" && m["role"] != "learner").map(|m| m["raft_id"].clone())
+    };
+    let before = raft_id(&members(&cluster)).expect("it votes");
+    cluster.kill();
+
+    let fine = succeeds(&cluster.beam(&["log", "verify", "--data", data_text]));
+    assert!(fine.contains("are as they were written"), "{fine}");
+    let segment = flip(&data.join("log"), words.as_bytes());
+    let segment = segment.file_name().unwrap().to_str().unwrap();
+    fails(&cluster.beam(&["log", "verify", "--data", data_text]), 3, &[segment, "damaged", "beam log rebuild"]);
+    let rebuilt = succeeds(&cluster.beam(&["log", "rebuild", "--data", data_text]));
+    assert!(rebuilt.contains("aside-rebuilt-"), "{rebuilt}");
+    fails(&cluster.beam(&["log", "verify", "--data", data_text]), 1, &["no log"]);
+
+    cluster.run();
+    let votes_again = || raft_id(&members(&cluster)).is_some_and(|id| id != before);
+    for _ in 0..600 {
+        if votes_again() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(votes_again(), "{}", members(&cluster));
+    assert_eq!(count(&cluster), "1");
+    cluster.kill();
+    succeeds(&cluster.beam(&["log", "verify", "--data", data_text]));
+    assert!(segments(&data.join("log")).iter().any(|(_, bytes)| find(bytes, words.as_bytes()).is_some()));
+}
+
+/// The files of a log, but those that were set aside.
+fn segments(log: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let paths = std::fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path());
+    let of_the_log = paths.filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with("aside"));
+    of_the_log.map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
+}
+
+fn find(bytes: &[u8], words: &[u8]) -> Option<usize> {
+    bytes.windows(words.len()).position(|window| window == words)
+}
+
+/// Changes one letter of these words wherever a log has them. Returns the file.
+fn flip(log: &Path, words: &[u8]) -> PathBuf {
+    let mut flipped = None;
+    for (path, mut bytes) in segments(log) {
+        while let Some(at) = find(&bytes, words) {
+            bytes[at] ^= 1;
+            flipped = Some(path.clone());
+        }
+        std::fs::write(&path, bytes).unwrap();
+    }
+    flipped.expect("the log has these words")
+}
+
 #[test]
 fn a_topology_with_a_mistake_is_refused_with_line_and_suggestion() {
     let home = tempfile::tempdir().unwrap();
