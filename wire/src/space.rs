@@ -1,6 +1,7 @@
 //! How the data is cut: spaces, points and ranges.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// A way to cut the data.
@@ -75,6 +76,25 @@ impl Range {
     }
 }
 
+/// All points, ascending, cut where those change who hold them.
+pub fn overlay<T: Clone + PartialEq>(held: &[(Range, T)]) -> Vec<(Range, Vec<T>)> {
+    let begins = held.iter().map(|(range, _)| range.first);
+    let after = held.iter().filter_map(|(range, _)| range.last.0.checked_add(1).map(Point));
+    let starts: Vec<Point> =
+        begins.chain(after).chain([Range::ALL.first]).collect::<BTreeSet<_>>().into_iter().collect();
+    let mut pieces: Vec<(Range, Vec<T>)> = Vec::new();
+    for (i, &first) in starts.iter().enumerate() {
+        let last = starts.get(i + 1).map_or(Range::ALL.last, |next| Point(next.0 - 1));
+        let holding = held.iter().filter(|(range, _)| range.contains(first));
+        let holders: Vec<T> = holding.map(|(_, holder)| holder.clone()).collect();
+        match pieces.last_mut() {
+            Some((range, before)) if *before == holders => range.last = last,
+            _ => pieces.push((Range { first, last }, holders)),
+        }
+    }
+    pieces
+}
+
 impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}..={:016x}", self.first.0, self.last.0)
@@ -84,6 +104,23 @@ impl fmt::Display for Range {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn holders_are_laid_over_one_another() {
+        let range = |first, last| Range { first: Point(first), last: Point(last) };
+        assert_eq!(overlay::<u8>(&[]), [(Range::ALL, vec![])]);
+        let held = [(range(0, 99), 'a'), (range(50, 149), 'b'), (range(100, 149), 'a'), (range(200, u64::MAX), 'c')];
+        let expected = [
+            (range(0, 49), vec!['a']),
+            (range(50, 99), vec!['a', 'b']),
+            (range(100, 149), vec!['b', 'a']),
+            (range(150, 199), vec![]),
+            (range(200, u64::MAX), vec!['c']),
+        ];
+        assert_eq!(overlay(&held), expected);
+        let twice = [(range(0, 99), 'a'), (range(100, u64::MAX), 'a')];
+        assert_eq!(overlay(&twice), [(Range::ALL, vec!['a'])], "what nobody sees is no cut");
+    }
 
     #[test]
     fn partitions_cover_every_point_once() {

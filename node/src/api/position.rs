@@ -2,6 +2,7 @@
 
 use crate::remote::view::View;
 use beam_wire::message::view::ViewState;
+use beam_wire::space::overlay;
 use beam_wire::{Epoch, LogIndex, Point, Space, Version};
 use std::time::Duration;
 
@@ -29,16 +30,9 @@ pub fn covered<'a>(views: impl IntoIterator<Item = &'a View> + Clone) -> Result<
         answering.flat_map(|v| v.status.serves.iter().map(|served| (served, v.status.applied))).collect();
     let mut index = LogIndex(u64::MAX);
     for space in Space::ALL {
-        let held: Vec<_> = held.iter().filter(|(served, _)| served.space == space).collect();
-        // What is held changes only where a range begins, or just after one ends.
-        let begins = held.iter().map(|(served, _)| served.range.first);
-        let after = held.iter().filter_map(|(served, _)| served.range.last.0.checked_add(1).map(Point));
-        let mut changes: Vec<Point> = begins.chain(after).chain([Point(0)]).collect();
-        changes.sort_unstable();
-        changes.dedup();
-        for point in changes {
-            let holding = held.iter().filter(|(served, _)| served.range.contains(point));
-            let newest = holding.map(|(_, applied)| *applied).max().ok_or(Uncovered { space, point })?;
+        let held = held.iter().filter(|(served, _)| served.space == space);
+        for (range, applied) in overlay(&held.map(|(served, applied)| (served.range, *applied)).collect::<Vec<_>>()) {
+            let newest = applied.into_iter().max().ok_or(Uncovered { space, point: range.first })?;
             index = index.min(newest);
         }
     }

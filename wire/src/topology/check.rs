@@ -3,8 +3,7 @@
 use super::{Node, Topology};
 use crate::identity::Role;
 use crate::ids::Name;
-use crate::space::{Point, Range, Space};
-use std::collections::BTreeSet;
+use crate::space::{Space, overlay};
 
 pub(super) fn warnings(topology: &Topology) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -54,7 +53,11 @@ fn views(topology: &Topology, datacenter: &Name, space: Space, warnings: &mut Ve
         warnings.push(format!("datacenter {datacenter} holds nothing of space {space}: it cannot answer alone"));
         return;
     }
-    for (range, holders) in coverage(&views, space) {
+    let ranges = views.iter().flat_map(|node| {
+        let held = node.serves.iter().filter(|served| served.space == space);
+        held.map(|served| (served.range, &node.name))
+    });
+    for (range, holders) in overlay(&ranges.collect::<Vec<_>>()) {
         match holders[..] {
             [] => warnings.push(format!("no view in datacenter {datacenter} holds {range} of space {space}")),
             [only] => warnings.push(format!(
@@ -63,32 +66,4 @@ fn views(topology: &Topology, datacenter: &Name, space: Space, warnings: &mut Ve
             _ => {}
         }
     }
-}
-
-/// All points, cut where the set of views that hold them changes.
-fn coverage<'a>(views: &[&'a Node], space: Space) -> Vec<(Range, Vec<&'a Name>)> {
-    let ranges = || {
-        let of_node = move |node: &&'a Node| {
-            let name = &node.name;
-            node.serves.iter().filter(move |served| served.space == space).map(move |served| (name, served.range))
-        };
-        views.iter().flat_map(of_node).collect::<Vec<_>>()
-    };
-    let mut starts = BTreeSet::from([Range::ALL.first]);
-    for (_, range) in ranges() {
-        starts.insert(range.first);
-        starts.extend(range.last.0.checked_add(1).map(Point));
-    }
-    let starts: Vec<Point> = starts.into_iter().collect();
-    let mut pieces: Vec<(Range, Vec<&Name>)> = Vec::new();
-    for (i, &first) in starts.iter().enumerate() {
-        let last = starts.get(i + 1).map_or(Range::ALL.last, |next| Point(next.0 - 1));
-        let holders: Vec<&Name> =
-            ranges().into_iter().filter(|(_, range)| range.contains(first)).map(|(name, _)| name).collect();
-        match pieces.last_mut() {
-            Some((range, before)) if *before == holders => range.last = last,
-            _ => pieces.push((Range { first, last }, holders)),
-        }
-    }
-    pieces
 }
