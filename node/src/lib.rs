@@ -6,6 +6,7 @@
 pub mod api;
 pub mod backup;
 pub mod cli;
+pub mod coverage;
 pub mod demo;
 pub mod discovery;
 pub mod load;
