@@ -4,6 +4,7 @@
 //! nodes by name through `remote`, also those of the same node. It ends when a task that owns state
 //! ends: replicas cover for it, and a half-dead node helps nobody.
 
+use crate::api::shorten::ShortenOptions;
 use crate::api::{ApiOptions, ApiRole};
 use crate::log::disk::{Directory as LogDirectory, Disk};
 use crate::log::timers::Given;
@@ -265,7 +266,7 @@ fn view_options(topology: &Topology, node: &topology::Node, directory: PathBuf) 
 
 /// What the topology says of queries, else the api node's own defaults.
 fn api_options(topology: &Topology) -> ApiOptions {
-    let mut options = ApiOptions::default();
+    let mut options = ApiOptions::new(ShortenOptions::of(topology));
     if let Some(mib) = topology.query.memory_mib {
         options.limits.memory_bytes_max = (mib as usize) << 20;
     }

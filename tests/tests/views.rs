@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use beam_client::{Client, Everything, Position, Version, is_serving};
 use beam_node::demo::checks;
 use beam_node::log::disk_sim::Loss;
-use beam_tests::SimCluster;
+use beam_tests::{SimCluster, tell};
 use beam_wire::Name;
 use beam_wire::env::sim::SimWorld;
 use std::time::Duration;
@@ -36,7 +36,11 @@ async fn everything(client: &Client, at: Version) -> Result<Everything> {
 /// copy from others and answer as those do, now and for earlier versions, with nobody doing anything about it.
 #[test]
 fn wiped_views_copy_what_the_log_has_let_go() {
-    let told: Result<()> = SimWorld::run(3, |world| async move {
+    tell(wiped);
+}
+
+fn wiped() -> Result<()> {
+    SimWorld::run(3, |world| async move {
         let change = |topology: &mut beam_wire::topology::Topology| {
             topology.verdicts.slots_log2 = 12;
             topology.view.checkpoint = Some(CHECKPOINT);
@@ -96,6 +100,5 @@ fn wiped_views_copy_what_the_log_has_let_go() {
         // And they go on, with the verdicts of those who have read the whole log.
         write(here, 100, 110).await?;
         Ok(())
-    });
-    told.unwrap();
+    })
 }

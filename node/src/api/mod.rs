@@ -16,10 +16,12 @@
 //! - more work than it can do is refused at once (`Overloaded`), and so are writes that the views could not
 //!   follow.
 //!
+//! Besides, api nodes shorten the log: what all views have on their disks is let go of ([`shorten`], [`discard`]).
+//!
 //! What it never does: it has no disk, it decides no order of changes, and it looks into no view's state but
 //! by asking.
 //!
-//! What is missing: discarding the log, counts for planning queries, and reading a very common object on all
+//! What is missing: counts for planning queries, and reading a very common object on all
 //! partitions at once.
 
 pub mod choose;
@@ -28,7 +30,9 @@ pub mod fanout;
 pub mod hedge;
 pub mod lookup;
 pub mod position;
+pub mod shorten;
 
+mod discard;
 mod query;
 mod resolve;
 mod serve;
@@ -40,10 +44,11 @@ use crate::query::Limits;
 use crate::remote::log::{Appender, RemoteLog};
 use crate::remote::view::RemoteViews;
 use beam_wire::Name;
-use beam_wire::env::Env;
+use beam_wire::env::{Env, Task};
 use beam_wire::quic::{Directory, Peers};
 use fanout::Fanout;
 use lookup::TextCache;
+use shorten::ShortenOptions;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -61,12 +66,15 @@ pub struct ApiOptions {
     pub texts_bytes: usize,
     /// What one query may use.
     pub limits: Limits,
+    /// How much of the log is kept.
+    pub shorten: ShortenOptions,
 }
 
-impl Default for ApiOptions {
-    fn default() -> Self {
-        let wait_max = Duration::from_secs(5);
-        Self { queries_max: 16, waiting_max: 256, wait_max, texts_bytes: 64 << 20, limits: Limits::default() }
+impl ApiOptions {
+    /// With all defaults, in this cluster.
+    pub fn new(shorten: ShortenOptions) -> Self {
+        let (wait_max, limits) = (Duration::from_secs(5), Limits::default());
+        Self { queries_max: 16, waiting_max: 256, wait_max, texts_bytes: 64 << 20, limits, shorten }
     }
 }
 
@@ -84,11 +92,12 @@ pub struct ApiRole {
     texts: TextCache,
     queries: Semaphore,
     waiting: Semaphore,
+    _shortening: Task,
 }
 
 impl ApiRole {
     /// Begins to follow the views that the directory names. Calls can be served at once; they wait a moment
-    /// for the views.
+    /// for the views. From time to time it looks whether the log can be shortened.
     pub fn start(
         env: &Env,
         options: ApiOptions,
@@ -99,7 +108,9 @@ impl ApiRole {
         log: RemoteLog,
     ) -> Arc<ApiRole> {
         let views = RemoteViews::start(env, peers, directory.clone(), datacenter.clone());
+        let shortening = discard::take_turns(env.clone(), log.clone(), views.clone(), options.shorten.clone());
         Arc::new(ApiRole {
+            _shortening: env.tasks().serve("api.shorten", shortening),
             env: env.clone(),
             node,
             datacenter,

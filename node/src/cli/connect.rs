@@ -127,9 +127,13 @@ impl Connection {
         let datacenters = topology.datacenters.clone();
         let directory = Directory::start(&env, &topology.zone, datacenters, roles, DirectoryOptions::default());
         directory.ready(&env, self.limit()).await?;
-        let near = self.datacenter.clone().or(topology.datacenters.first().cloned());
-        let near = near.context("the topology has no datacenter")?;
-        let log = RemoteLog::new(&env, peers.clone(), directory.clone(), near);
+        let log = RemoteLog::new(&env, peers.clone(), directory.clone(), self.near(&topology)?);
         Ok((peers, directory, log, env))
+    }
+
+    /// The datacenter whose nodes are asked first.
+    pub fn near(&self, topology: &Topology) -> Result<Name> {
+        let near = self.datacenter.clone().or(topology.datacenters.first().cloned());
+        near.context("the topology has no datacenter")
     }
 }

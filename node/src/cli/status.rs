@@ -2,11 +2,14 @@
 
 use super::connect::Connection;
 use super::{Exit, UNHEALTHY, runtime};
+use crate::api::shorten::{ShortenOptions, decide};
+use crate::coverage::{self, Piece, Seen, range_name};
 use anyhow::Result;
-use beam_wire::message::api::{ApiStatusReply, NodeStatus};
+use beam_wire::message::api::ApiStatusReply;
 use beam_wire::message::log::LogInfoReply;
 use beam_wire::message::view::{ViewState, ViewStatusReply};
-use beam_wire::{Name, Point, Range, Space};
+use beam_wire::topology::Topology;
+use beam_wire::{Name, Range, Space};
 use comfy_table::{Table, presets};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,20 +28,28 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let (status, log) = runtime()?.block_on(async {
-        let status = args.connection.open().await?.0.status().await?;
-        anyhow::Ok((status, log_warnings(&args.connection).await?))
+    let (status, topology, log) = runtime()?.block_on(async {
+        let (client, topology) = args.connection.open().await?;
+        anyhow::Ok((client.status().await?, topology, log_warnings(&args.connection).await?))
     })?;
-    let mut weak = weaknesses(&status);
-    weak.extend(log.into_iter().map(|what| Weakness { lost: false, what }));
+    let judged = Judged::of(&status, &topology, log);
     match args.output {
-        super::Output::Json => println!("{}", serde_json::to_string_pretty(&document(&status, &weak))?),
-        super::Output::Table => print(&status, &weak),
+        super::Output::Json => println!("{}", serde_json::to_string_pretty(&document(&status, &judged))?),
+        super::Output::Table => print(&status, &judged),
     }
-    if weak.iter().any(|w| w.lost) {
+    if judged.weak.iter().any(|w| w.lost) {
         return Err(Exit { code: UNHEALTHY, why: "the cluster is not whole".into() }.into());
     }
     Ok(())
+}
+
+/// What is to be thought of a cluster.
+struct Judged {
+    weak: Vec<Weakness>,
+    /// Who serves what, by datacenter.
+    served: Vec<(Name, Vec<Piece>)>,
+    /// What the log is kept for.
+    log: Option<String>,
 }
 
 /// Something that is not as it should be.
@@ -46,6 +57,14 @@ struct Weakness {
     /// Something does not work now, and not only after the next failure.
     lost: bool,
     what: String,
+    /// What to do about it, where that is known.
+    remedy: Option<String>,
+}
+
+impl Weakness {
+    fn of(what: String) -> Weakness {
+        Weakness { lost: false, what, remedy: None }
+    }
 }
 
 /// What log nodes say of themselves to those who may ask them: with another certificate than an admin's, nothing.
@@ -73,73 +92,63 @@ async fn log_warnings(connection: &Connection) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
-/// What is missing, and what the next failure would take away.
-fn weaknesses(status: &ApiStatusReply) -> Vec<Weakness> {
-    let mut weak = vec![];
-    let infos: Vec<&LogInfoReply> = status.log.iter().filter_map(|n| n.status.as_ref().ok()).collect();
-    for node in &status.log {
-        if let Err(error) = &node.status {
-            weak.push(Weakness { lost: false, what: format!("log node {} does not answer: {error}", node.node) });
+impl Judged {
+    /// What is missing, what the next failure would take away, and what to do.
+    fn of(status: &ApiStatusReply, topology: &Topology, log_warnings: Vec<String>) -> Judged {
+        let views = status.views.iter().filter_map(|view| {
+            let said = view.status.as_ref().ok()?;
+            Some(Seen { node: &view.node, datacenter: &view.datacenter, status: said })
+        });
+        let (seen, planned) = (views.collect::<Vec<_>>(), coverage::planned(topology));
+        let infos = status.log.iter().filter_map(|n| n.status.as_ref().ok());
+        // Others may not have heard yet of the newest epoch, of the leader, of what was let go.
+        let newest = infos.max_by_key(|info| (info.epoch, info.term, info.committed, info.first));
+
+        let mut weak = silent(status);
+        weak.extend(seen.iter().filter_map(lag));
+        let log_first = newest.map(|info| info.first);
+        weak.extend(coverage::gaps(&planned, &seen, log_first).into_iter().map(|gap| Weakness {
+            lost: gap.is_open(),
+            what: gap.to_string(),
+            remedy: Some(gap.remedy.to_string()),
+        }));
+        weak.extend(log_warnings.into_iter().map(Weakness::of));
+        let options = ShortenOptions::of(topology);
+        let decision = newest.map(|log| decide(&options, &seen, log));
+        if let Some(decision) = decision.as_ref().filter(|decision| decision.is_worrying(&options)) {
+            weak.push(Weakness::of(decision.sentence(&options)));
         }
+        let datacenters = coverage::datacenters(&planned, &seen).into_iter();
+        let served = datacenters.map(|datacenter| (datacenter.clone(), coverage::served(&seen, datacenter))).collect();
+        Judged { weak, served, log: decision.map(|decision| decision.sentence(&options)) }
     }
-    if !infos.iter().any(|i| i.leader.is_some()) {
-        weak.push(Weakness { lost: true, what: "no log node knows a leader: writes and Latest reads fail".into() });
-    }
-    for node in &status.views {
-        if let Err(error) = &node.status {
-            weak.push(Weakness { lost: false, what: format!("view {} does not answer: {error}", node.node) });
-        }
-    }
-    let datacenters: BTreeSet<&Name> = status.views.iter().chain_names(&status.log);
-    for datacenter in datacenters {
-        for space in Space::ALL {
-            let least = least_covered(status, datacenter, space);
-            if let Some((range, count)) = least.filter(|(_, count)| *count < 2) {
-                let what = match count {
-                    0 => format!("{datacenter}: no view serves {space} {range}; queries there ask other datacenters"),
-                    _ => format!("{datacenter}: a single view serves {space} {range}; start another"),
-                };
-                weak.push(Weakness { lost: count == 0, what });
-            }
-        }
+}
+
+/// Nodes that do not answer, and a log without a leader.
+fn silent(status: &ApiStatusReply) -> Vec<Weakness> {
+    let error =
+        |what: &str, node: &Name, error: &String| Weakness::of(format!("{what} {node} does not answer: {error}"));
+    let log = status.log.iter().filter_map(|n| Some(error("log node", &n.node, n.status.as_ref().err()?)));
+    let views = status.views.iter().filter_map(|n| Some(error("view", &n.node, n.status.as_ref().err()?)));
+    let mut weak: Vec<Weakness> = log.chain(views).collect();
+    if !status.log.iter().any(|n| n.status.as_ref().is_ok_and(|info| info.leader.is_some())) {
+        let what = "no log node knows a leader: writes and Latest reads fail".into();
+        weak.insert(0, Weakness { lost: true, what, remedy: None });
     }
     weak
 }
 
-/// Names of the datacenters of two lists of nodes.
-trait ChainNames<'a> {
-    fn chain_names<B>(self, other: &'a [NodeStatus<B>]) -> BTreeSet<&'a Name>;
+/// A view that serves, and is further behind than api nodes bear of a whole datacenter.
+fn lag(view: &Seen<'_>) -> Option<Weakness> {
+    let ViewStatusReply { state, applied, committed, window, .. } = view.status;
+    let behind = committed.0.saturating_sub(applied.0);
+    let far = *state == ViewState::Serving && behind > window / 8;
+    far.then(|| {
+        Weakness::of(format!("view {} is {behind} entries behind the log: others are asked instead", view.node))
+    })
 }
 
-impl<'a, A: 'a, I: Iterator<Item = &'a NodeStatus<A>>> ChainNames<'a> for I {
-    fn chain_names<B>(self, other: &'a [NodeStatus<B>]) -> BTreeSet<&'a Name> {
-        self.map(|n| &n.datacenter).chain(other.iter().map(|n| &n.datacenter)).collect()
-    }
-}
-
-/// The part of a space that the fewest views of a datacenter serve, and how many those are.
-fn least_covered(status: &ApiStatusReply, datacenter: &Name, space: Space) -> Option<(Range, usize)> {
-    let serving = status.views.iter().filter(|v| v.datacenter == *datacenter).filter_map(|v| v.status.as_ref().ok());
-    let ranges: Vec<Range> = serving
-        .filter(|v| v.state == ViewState::Serving)
-        .flat_map(|v| v.serves.iter().filter(|s| s.space == space).map(|s| s.range))
-        .collect();
-    let mut starts: BTreeSet<u64> = [0].into();
-    for range in &ranges {
-        starts.insert(range.first.0);
-        starts.extend(range.last.0.checked_add(1));
-    }
-    let starts: Vec<u64> = starts.into_iter().collect();
-    let last_of = |i: usize| starts.get(i + 1).map_or(u64::MAX, |next| next - 1);
-    (0..starts.len())
-        .map(|i| {
-            let count = ranges.iter().filter(|r| r.contains(Point(starts[i]))).count();
-            (Range { first: Point(starts[i]), last: Point(last_of(i)) }, count)
-        })
-        .min_by_key(|(_, count)| *count)
-}
-
-fn print(status: &ApiStatusReply, weak: &[Weakness]) {
+fn print(status: &ApiStatusReply, judged: &Judged) {
     let recent = status.recent.map_or("none yet".to_owned(), |v| v.to_string());
     println!("answered by {} in {}; its newest covered version is {recent}\n", status.node, status.datacenter);
 
@@ -168,11 +177,17 @@ fn print(status: &ApiStatusReply, weak: &[Weakness]) {
     }
     println!("{views}\n");
     println!("{} requests to views from this api node, {} of them hedges", status.requests, status.hedges);
-    if weak.is_empty() {
+    if let Some(log) = &judged.log {
+        println!("{log}");
+    }
+    if judged.served.iter().flat_map(|(_, pieces)| pieces).all(|piece| piece.serving.len() >= 2) {
         println!("every point of every space is served at least twice in each datacenter");
     }
-    for weakness in weak {
+    for weakness in &judged.weak {
         println!("{} {}", if weakness.lost { "LOST" } else { "WEAK" }, weakness.what);
+        if let Some(remedy) = &weakness.remedy {
+            println!("     {}", remedy.replace('\n', "\n     "));
+        }
     }
 }
 
@@ -211,19 +226,15 @@ fn partition(view: &ViewStatusReply) -> String {
     for served in &view.serves {
         by_range.entry(served.range).or_default().push(served.space.as_str());
     }
-    let part = |range: &Range| {
-        let of = |n: u32| (0..n).find(|i| Range::partition(*i, n) == *range).map(|i| format!("{}/{n}", i + 1));
-        (1..=64).find_map(of).unwrap_or_else(|| range.to_string())
-    };
     let all = |spaces: &Vec<&str>| spaces.len() == Space::ALL.len();
     let describe = |(range, spaces): (&Range, &Vec<&str>)| match all(spaces) {
-        true => part(range),
-        false => format!("{} {}", spaces.join("+"), part(range)),
+        true => range_name(range),
+        false => format!("{} {}", spaces.join("+"), range_name(range)),
     };
     by_range.iter().map(describe).collect::<Vec<_>>().join(", ")
 }
 
-fn document(status: &ApiStatusReply, weak: &[Weakness]) -> serde_json::Value {
+fn document(status: &ApiStatusReply, judged: &Judged) -> serde_json::Value {
     let log = status.log.iter().map(|n| match &n.status {
         Ok(i) => json!({
             "node": n.node.as_str(), "datacenter": n.datacenter.as_str(), "epoch": i.epoch.map(|e| e.0), "term": i.term,
@@ -250,62 +261,22 @@ fn document(status: &ApiStatusReply, weak: &[Weakness]) -> serde_json::Value {
         "views": views.collect::<Vec<_>>(),
         "requests": status.requests,
         "hedges": status.hedges,
-        "weaknesses": weak.iter().map(|w| json!({ "lost": w.lost, "what": w.what })).collect::<Vec<_>>(),
+        "coverage": judged.served.iter().map(|(datacenter, pieces)| json!({
+            "datacenter": datacenter.as_str(),
+            "pieces": pieces.iter().map(piece).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
+        "log_kept_for": judged.log,
+        "weaknesses": judged.weak.iter().map(|w| json!({ "lost": w.lost, "what": w.what, "remedy": w.remedy })).collect::<Vec<_>>(),
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use beam_wire::message::view::Served;
-    use beam_wire::{Epoch, LogIndex};
-
-    fn view(datacenter: &str, state: ViewState, part: (u32, u32)) -> NodeStatus<ViewStatusReply> {
-        let serves = Space::ALL.map(|space| Served { space, range: Range::partition(part.0, part.1) });
-        let zero = LogIndex(0);
-        NodeStatus {
-            node: Name::new("v").unwrap(),
-            datacenter: Name::new(datacenter).unwrap(),
-            status: Ok(ViewStatusReply {
-                epoch: Some(Epoch(1)),
-                serves: serves.into(),
-                state,
-                oldest: zero,
-                applied: zero,
-                durable: zero,
-                checkpoint: zero,
-                committed: zero,
-                facts: 0,
-                window: 1,
-                calls: 0,
-            }),
-        }
-    }
-
-    fn least(views: Vec<NodeStatus<ViewStatusReply>>) -> Option<(Range, usize)> {
-        let va = Name::new("va").unwrap();
-        let (log, recent) = (vec![], None);
-        let status =
-            ApiStatusReply { node: va.clone(), datacenter: va.clone(), recent, log, views, hedges: 0, requests: 0 };
-        least_covered(&status, &va, Space::Object)
-    }
-
-    #[test]
-    fn the_least_covered_range_is_found() {
-        use ViewState::*;
-        assert_eq!(least(vec![]), Some((Range::ALL, 0)));
-        let twice = || vec![view("va", Serving, (0, 2)), view("va", Serving, (0, 2)), view("va", Serving, (1, 2))];
-        assert_eq!(least(twice()), Some((Range::partition(1, 2), 1)));
-        let mut whole = twice();
-        whole.push(view("va", Booting, (1, 2)));
-        whole.push(view("or", Serving, (1, 2)));
-        assert_eq!(
-            least(whole),
-            Some((Range::partition(1, 2), 1)),
-            "neither booting views nor other datacenters count"
-        );
-        let mut mixed = twice();
-        mixed.push(view("va", Serving, (3, 4)));
-        assert_eq!(least(mixed), Some((Range::partition(2, 4), 1)));
-    }
+fn piece(piece: &Piece) -> serde_json::Value {
+    let names = |nodes: &BTreeSet<Name>| nodes.iter().map(Name::as_str).map(str::to_owned).collect::<Vec<_>>();
+    json!({
+        "space": piece.space.as_str(),
+        "range": range_name(&piece.range),
+        "serving": names(&piece.serving),
+        "draining": names(&piece.draining),
+        "booting": names(&piece.booting),
+    })
 }

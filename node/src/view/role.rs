@@ -3,6 +3,7 @@
 use super::apply::{Applied, Applier, ApplyOptions, CHECKPOINT_INDEXES, HISTORY, Held};
 use super::boot::{self, Boot, BootError};
 use super::carousel::Carousel;
+use super::checkpoint;
 use super::follow::{FollowError, follow};
 use super::serve::{self, Desk, SLICES_MAX};
 use super::status::Board;
@@ -263,7 +264,12 @@ impl Life {
         loop {
             let (env, serves) = (self.env.clone(), &self.options.serves);
             let boot = Boot::begin(env, me.clone(), views.clone(), store.clone(), serves);
-            let copied = async { boot.await?.finish().await }.await;
+            let copied = async {
+                let boot = boot.await?;
+                self.announce(&store)?;
+                boot.finish().await
+            };
+            let copied = copied.await;
             match copied {
                 Ok(at) => {
                     tracing::info!("this view has copied version {at} from others");
@@ -277,6 +283,13 @@ impl Life {
                 }
             }
         }
+    }
+
+    /// Says which verdict checkpoint was copied: the log must be kept from there on until the rest is here.
+    fn announce(&self, store: &Store) -> Result<(), StorageError> {
+        let checkpoint = checkpoint::head(&store.snapshot())?.map_or(LogIndex(0), |at| at.index);
+        self.board.set_applied(Applied { checkpoint, ..Applied::default() });
+        Ok(())
     }
 
     /// Whether the log holds so little that nobody need be looked for: so a new cluster starts at once.
@@ -306,7 +319,12 @@ impl Life {
         let held = Arc::new(Held::new(&serves));
         let apply = ApplyOptions { cluster, serves, format, history, checkpoint_indexes };
         let opened = store.clone();
-        let applier = self.env.blocking(move || Applier::open(opened, apply)).await?;
+        let opening = move || {
+            // A view that was killed may have left some of it to the operating system only.
+            opened.persist()?;
+            Applier::open(opened, apply)
+        };
+        let applier = self.env.blocking(opening).await?;
         self.board.set_applied(applier.applied());
         self.board.set_durable(applier.applied().progress.applied);
         let carousel = Carousel::new(self.env.clone(), store.clone(), self.board.clone(), copy_bytes_per_second);

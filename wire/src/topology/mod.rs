@@ -76,6 +76,10 @@ pub struct Log {
     pub segment_mib: Option<u32>,
     /// What a log node keeps free on its disk: with less it takes no entries of clients.
     pub reserve_mib: Option<u32>,
+    /// The newest entries that the log keeps even if all views have them: a view that was away for a while reads on.
+    pub keep_entries: Option<u64>,
+    /// How large the log may grow, in bytes, because views that still need it are behind or not seen.
+    pub hold_bytes: Option<u64>,
 }
 
 /// `[verdicts]`

@@ -62,6 +62,8 @@ fn topology(faults: &Faults<'_>, mut root: Section<'_>) -> Option<Topology> {
             election: log.election,
             segment_mib: log.segment_mib,
             reserve_mib: log.reserve_mib,
+            keep_entries: log.keep_entries,
+            hold_bytes: log.hold_bytes,
         },
         verdicts,
         view,
@@ -105,6 +107,8 @@ struct LogKeys {
     election: Option<(Duration, Duration)>,
     segment_mib: Option<u32>,
     reserve_mib: Option<u32>,
+    keep_entries: Option<u64>,
+    hold_bytes: Option<u64>,
 }
 
 fn log(faults: &Faults<'_>, mut section: Section<'_>) -> LogKeys {
@@ -114,6 +118,8 @@ fn log(faults: &Faults<'_>, mut section: Section<'_>) -> LogKeys {
     let longest = section.integer("election_max_ms", 1..=600_000);
     let segment_mib = section.integer("segment_mib", 1..=4096);
     let reserve_mib = section.integer("reserve_mib", 0..=1 << 20);
+    let keep_entries = section.integer("keep_entries", 0..=1 << 40);
+    let hold_gib = section.integer("hold_gib", 1..=1 << 20);
 
     if let (Some(heartbeat), Some(shortest)) = (&heartbeat, &shortest)
         && shortest.value <= heartbeat.value
@@ -140,6 +146,8 @@ fn log(faults: &Faults<'_>, mut section: Section<'_>) -> LogKeys {
         election,
         segment_mib: segment_mib.map(|mib| mib.value as u32),
         reserve_mib: reserve_mib.map(|mib| mib.value as u32),
+        keep_entries: keep_entries.map(|entries| entries.value),
+        hold_bytes: hold_gib.map(|gib| gib.value << 30),
     }
 }
 

@@ -71,6 +71,8 @@ election_min_ms = 150
 election_max_ms = 300
 segment_mib = 64
 reserve_mib = 1024
+keep_entries = 5000
+hold_gib = 100
 [view]
 history = 1000
 checkpoint = 500
@@ -88,7 +90,9 @@ memory_mib = 256
             heartbeat: Some(ms(50)),
             election: Some((ms(150), ms(300))),
             segment_mib: Some(64),
-            reserve_mib: Some(1024)
+            reserve_mib: Some(1024),
+            keep_entries: Some(5000),
+            hold_bytes: Some(100 << 30),
         }
     );
     let view = View { history: Some(1000), checkpoint: Some(500), copy_mib_per_second: Some(50) };
