@@ -161,17 +161,11 @@ impl From<Needs<'_>> for Held {
 /// None of a view that has nothing yet: it will copy, or begin where the log does.
 fn needs_of<'a>(view: &Seen<'a>) -> Option<Needs<'a>> {
     let Seen { node, datacenter, status } = *view;
-    let has_nothing = status.applied == LogIndex(0) && status.checkpoint == LogIndex(0);
+    let (copies, none) = (status.applied == LogIndex(0), status.checkpoint == LogIndex(0));
     // A checkpoint that is not on the disk may leave it with the one before, which nobody knows.
-    let from = match on_disk(status) {
-        false if status.applied > LogIndex(0) => LogIndex(0),
-        _ => status.checkpoint.next(),
-    };
-    (!has_nothing).then_some(Needs { from, node, datacenter })
-}
-
-fn on_disk(status: &ViewStatusReply) -> bool {
-    status.checkpoint > LogIndex(0) && status.checkpoint <= status.durable
+    let on_disk = copies || status.checkpoint <= status.durable;
+    let from = if none || !on_disk { LogIndex(0) } else { status.checkpoint.next() };
+    (!(copies && none)).then_some(Needs { from, node, datacenter })
 }
 
 /// A view whose disk holds everything before what it needs of the log.
@@ -183,8 +177,9 @@ struct Keeper<'a> {
 impl<'a> Keeper<'a> {
     fn of(view: &Seen<'a>, log: &LogInfoReply) -> Option<Keeper<'a>> {
         let status = view.status;
-        // One that drains is about to go, perhaps with its disk.
-        let keeps = status.epoch == log.epoch && status.state != ViewState::Draining && on_disk(status);
+        // One that drains is about to go, perhaps with its disk. One that starts again has what it had.
+        let stays = matches!(status.state, ViewState::Serving | ViewState::Booting);
+        let keeps = status.epoch == log.epoch && stays && status.applied > LogIndex(0);
         keeps.then_some(Keeper { needs: needs_of(view)?, status })
     }
 }
@@ -280,6 +275,9 @@ impl fmt::Display for Held {
             }
             Held::Single { space, range } => {
                 write!(f, "{} of {space} is not on the disks of two views in two datacenters", range_name(range))
+            }
+            Held::View { node, datacenter, from: LogIndex(0) } => {
+                write!(f, "{node} in {datacenter} has no verdict checkpoint on its disk yet, and needs all of it")
             }
             Held::View { node, datacenter, from } => {
                 write!(f, "{node} in {datacenter} needs it from entry {from} on when it starts again")

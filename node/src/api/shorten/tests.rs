@@ -92,7 +92,7 @@ fn the_oldest_checkpoint_and_the_least_covered_datacenter_decide() {
     // What the views say, up to where the log goes, and the first words of what holds it.
     let table: &[(String, Option<u64>, &str)] = &[
         (ALL.into(), Some(601), "b in va needs it from entry 601 on"),
-        (ALL.replace(" 700 990", " 991 990"), None, "in va only b is seen to hold 1/2 of subject"),
+        (ALL.replace(" 700 990", " 991 990"), None, "a in va has no verdict checkpoint on its disk yet"),
         // One of three may be away, one of two not.
         (with("g va 1/2 300 980"), Some(301), "g in va needs it from entry 301 on"),
         (without("b"), None, "in va only a is seen to hold 1/2 of subject on its disk, not two"),
@@ -110,8 +110,8 @@ fn the_oldest_checkpoint_and_the_least_covered_datacenter_decide() {
         (with("g va 1/2 400 0 copies"), Some(401), "g in va needs"),
         (with("g va 1/2 0 0 copies"), Some(601), "b in va needs"),
         // One that reads the log from its beginning, or whose checkpoint is not on the disk, needs all.
-        (with("g va 1/2 0 500"), None, "g in va needs it from entry 0 on"),
-        (with("g va 1/2 990 980"), None, "g in va needs it from entry 0 on"),
+        (with("g va 1/2 0 500"), None, "g in va has no verdict checkpoint on its disk yet"),
+        (with("g va 1/2 990 980"), None, "g in va has no verdict checkpoint on its disk yet"),
         // Less than a step is not worth it.
         (with("g va 1/2 108 980"), None, "g in va needs it from entry 109 on"),
         (with("g va 1/2 109 980"), Some(110), "g in va needs it from entry 110 on"),
