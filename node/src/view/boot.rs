@@ -4,7 +4,7 @@
 //! First it takes a verdict checkpoint, then facts and texts, cut to its own range, from several views at
 //! once: those of its own datacenter before others, whatever their cuts. What it has got is noted with the
 //! data, so that it goes on where it was when it is killed, and asks another view for the rest when one
-//! dies. Counts are made from the facts at the end.
+//! dies. Counts are made from the facts at the end. A backup begins in the same way ([`Keep`]).
 
 use super::checkpoint;
 use super::intervals::Intervals;
@@ -33,12 +33,74 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Pieces of a checkpoint that are written as one.
 const CHECKPOINT_BYTES: usize = 4 << 20;
 
+/// Where a copy is kept: a view's store, or a backup.
+pub trait Keep: Clone + Send + Sync + 'static {
+    /// Its disk failed.
+    type Error: std::error::Error + Send + 'static;
+
+    /// The copy that was begun and not finished, if there is one.
+    fn unfinished(&self) -> Result<Option<Unfinished>, Self::Error>;
+
+    /// Notes how far a copy is, durably and after what was put.
+    fn note_unfinished(&self, noted: &Unfinished) -> Result<(), Self::Error>;
+
+    /// Forgets a verdict checkpoint, whole or not.
+    fn forget_checkpoint(&self) -> Result<(), Self::Error>;
+
+    /// Adds pieces of a verdict checkpoint.
+    fn put_checkpoint(&self, pieces: &[(Bytes, Bytes)]) -> Result<(), Self::Error>;
+
+    /// Adds versions of facts of a space, or texts. Some may be there already.
+    fn put(&self, space: Space, facts: &[FactVersion], terms: Vec<(TermId, Bytes)>) -> Result<(), Self::Error>;
+
+    /// All is here, as it was at `at`; of what was deleted at or before `oldest`, versions may be missing.
+    fn conclude(&self, at: Version, oldest: LogIndex) -> Result<(), Self::Error>;
+}
+
+/// A fact, the index that inserted it, and the one that deleted it.
+pub type FactVersion = (Fact, LogIndex, Option<LogIndex>);
+
+impl Keep for Store {
+    type Error = StorageError;
+
+    fn unfinished(&self) -> Result<Option<Unfinished>, StorageError> {
+        Store::unfinished(self)
+    }
+
+    fn note_unfinished(&self, noted: &Unfinished) -> Result<(), StorageError> {
+        Store::note_unfinished(self, noted)
+    }
+
+    fn forget_checkpoint(&self) -> Result<(), StorageError> {
+        Store::forget_checkpoint(self)
+    }
+
+    fn put_checkpoint(&self, pieces: &[(Bytes, Bytes)]) -> Result<(), StorageError> {
+        Store::put_checkpoint(self, pieces)
+    }
+
+    fn put(&self, space: Space, facts: &[FactVersion], terms: Vec<(TermId, Bytes)>) -> Result<(), StorageError> {
+        for order in orders(space) {
+            self.ingest_facts(*order, facts)?;
+        }
+        self.ingest_terms(terms)
+    }
+
+    /// Counts the facts, and says durably that it is whole.
+    fn conclude(&self, at: Version, oldest: LogIndex) -> Result<(), StorageError> {
+        let rules = checkpoint::load(self)?.0.rules().cloned();
+        let counts = self.recount()?;
+        let facts = counts.values().sum();
+        Store::conclude(self, &Progress { applied: at.index, oldest, facts, rules }, &counts)
+    }
+}
+
 /// Why a copy cannot be finished.
 #[derive(Debug, thiserror::Error)]
-pub enum BootError {
-    /// This view's disk failed.
+pub enum BootError<E> {
+    /// The disk failed that the copy is kept on.
     #[error(transparent)]
-    Storage(#[from] StorageError),
+    Storage(#[from] E),
     /// It took longer than the views' history, or the cluster was recovered meanwhile: the copy must begin
     /// again, with nothing.
     #[error("no view can read version {at} any more, of which a copy was being made: it begins anew")]
@@ -69,21 +131,21 @@ pub struct Unit {
 }
 
 /// A copy under way.
-pub struct Boot<V> {
+pub struct Boot<V, K> {
     env: Env,
     me: Name,
     views: V,
-    store: Store,
+    store: K,
     noted: Mutex<Unfinished>,
     /// How many units each view copies for us now.
     busy: Mutex<BTreeMap<Name, u32>>,
 }
 
-impl<V: Views> Boot<V> {
+impl<V: Views, K: Keep> Boot<V, K> {
     /// Goes on with the copy that the store has noted, or begins one: waits until there are views to copy
     /// from.
-    pub async fn begin(env: Env, me: Name, views: V, store: Store, serves: &[Served]) -> Result<Self, BootError> {
-        let noted = match store.unfinished()? {
+    pub async fn begin(env: Env, me: Name, views: V, store: K, serves: &[Served]) -> Result<Self, BootError<K::Error>> {
+        let noted = match store.unfinished().map_err(BootError::Storage)? {
             Some(noted) => noted,
             None => begin(&env, &me, &views, &store, serves).await?,
         };
@@ -93,17 +155,17 @@ impl<V: Views> Boot<V> {
     }
 
     /// Copies all that is missing. When this returns, the store is as if it had applied the log.
-    pub async fn finish(self) -> Result<LogIndex, BootError> {
+    pub async fn finish(self) -> Result<LogIndex, BootError<K::Error>> {
         let count = self.noted().units.len();
         try_join_all((0..count).map(|unit| self.copy(unit))).await?;
         let Unfinished { at, oldest, .. } = self.noted().clone();
         let store = self.store.clone();
-        self.env.blocking(move || conclude(&store, at.index, oldest)).await?;
+        self.env.blocking(move || store.conclude(at, oldest)).await.map_err(BootError::Storage)?;
         Ok(at.index)
     }
 
     /// Copies one unit, from one view after the other until nothing is missing.
-    async fn copy(&self, unit: usize) -> Result<(), BootError> {
+    async fn copy(&self, unit: usize) -> Result<(), BootError<K::Error>> {
         let mut failed: Option<Name> = None;
         loop {
             let (at, Unit { served, missing }) = {
@@ -139,7 +201,7 @@ impl<V: Views> Boot<V> {
         at: Version,
         served: Served,
         missing: &Intervals,
-    ) -> Result<Result<(), CallError>, BootError> {
+    ) -> Result<Result<(), CallError>, BootError<K::Error>> {
         let wanted = missing.as_slice().iter().take(beam_wire::message::view::INTERVALS_MAX).cloned().collect();
         let request = ViewCopy { at, space: served.space, range: served.range, wanted };
         let forever = self.env.now() + Duration::from_secs(86_400);
@@ -165,16 +227,11 @@ impl<V: Views> Boot<V> {
     }
 
     /// Writes what was gathered, then notes what is not missing any more.
-    async fn keep(&self, unit: usize, served: Served, gathered: Gathered) -> Result<(), BootError> {
+    async fn keep(&self, unit: usize, served: Served, gathered: Gathered) -> Result<(), BootError<K::Error>> {
         let Gathered { facts, terms, done, oldest, .. } = gathered;
         let store = self.store.clone();
-        let written = move || -> Result<(), StorageError> {
-            for order in orders(served.space) {
-                store.ingest_facts(*order, &facts)?;
-            }
-            store.ingest_terms(terms)
-        };
-        self.env.blocking(written).await?;
+        let written = self.env.blocking(move || store.put(served.space, &facts, terms)).await;
+        written.map_err(BootError::Storage)?;
         let noted = {
             let mut noted = self.noted();
             noted.oldest = noted.oldest.max(oldest);
@@ -182,12 +239,12 @@ impl<V: Views> Boot<V> {
             noted.clone()
         };
         let store = self.store.clone();
-        Ok(self.env.blocking(move || store.note_unfinished(&noted)).await?)
+        self.env.blocking(move || store.note_unfinished(&noted)).await.map_err(BootError::Storage)
     }
 
     /// Whom to ask for a unit: of those that hold it, our own datacenter's before others, the least busy first.
     /// Nobody, while none is there.
-    fn source(&self, at: Version, served: Served, failed: Option<&Name>) -> Result<Option<View>, BootError> {
+    fn source(&self, at: Version, served: Served, failed: Option<&Name>) -> Result<Option<View>, BootError<K::Error>> {
         let mut holders = sources(&self.views, &self.me);
         holders.retain(|view| holds(view, served));
         let can_read = |view: &View| view.status.epoch == Some(at.epoch) && view.status.oldest <= at.index;
@@ -223,13 +280,13 @@ fn holds(view: &View, served: Served) -> bool {
 }
 
 /// Takes a checkpoint, and notes what is to be copied.
-async fn begin(
+async fn begin<K: Keep>(
     env: &Env,
     me: &Name,
     views: &impl Views,
-    store: &Store,
+    store: &K,
     serves: &[Served],
-) -> Result<Unfinished, BootError> {
+) -> Result<Unfinished, BootError<K::Error>> {
     let (mut told, mut failed) = (env.now(), None);
     loop {
         let table = sources(views, me);
@@ -238,14 +295,14 @@ async fn begin(
         let donor = table.iter().max_by_key(rank);
         let complete = serves.iter().all(|served| pieces(*served, &table).is_some());
         if let Some(donor) = donor.filter(|_| complete) {
-            match take_checkpoint(env, views, donor, store).await? {
+            match take_checkpoint(env, views, donor, store).await.map_err(BootError::Storage)? {
                 Ok(at) => {
                     // As late as can be: the copy must be done before that is history.
                     let at = Version { index: at.index.max(donor.status.applied), ..at };
                     let ranges = serves.iter().filter_map(|served| pieces(*served, &table)).flatten();
                     let units = ranges.map(|served| Unit { served, missing: Intervals::all() }).collect();
                     let noted = Unfinished { at, oldest: LogIndex(0), units };
-                    store.note_unfinished(&noted)?;
+                    store.note_unfinished(&noted).map_err(BootError::Storage)?;
                     return Ok(noted);
                 }
                 Err(why) => {
@@ -280,12 +337,12 @@ fn pieces(served: Served, sources: &[View]) -> Option<Vec<Served>> {
 }
 
 /// Copies a view's verdict checkpoint. Returns its version; the inner error is the view's.
-async fn take_checkpoint(
+async fn take_checkpoint<K: Keep>(
     env: &Env,
     views: &impl Views,
     donor: &View,
-    store: &Store,
-) -> Result<Result<Version, CallError>, StorageError> {
+    store: &K,
+) -> Result<Result<Version, CallError>, K::Error> {
     let clean = store.clone();
     env.blocking(move || clean.forget_checkpoint()).await?;
     let request = ViewCheckpoint { epoch: donor.status.epoch };
@@ -319,18 +376,10 @@ async fn take_checkpoint(
     }
 }
 
-/// All is here: counts the facts, and says so durably.
-fn conclude(store: &Store, at: LogIndex, oldest: LogIndex) -> Result<(), StorageError> {
-    let rules = checkpoint::load(store)?.0.rules().cloned();
-    let counts = store.recount()?;
-    let facts = counts.values().sum();
-    store.conclude(&Progress { applied: at, oldest, facts, rules }, &counts)
-}
-
 /// What has come and is not written yet.
 #[derive(Default)]
 struct Gathered {
-    facts: Vec<(Fact, LogIndex, Option<LogIndex>)>,
+    facts: Vec<FactVersion>,
     terms: Vec<(TermId, Bytes)>,
     bytes: usize,
     done: Vec<beam_wire::message::view::KeyInterval>,

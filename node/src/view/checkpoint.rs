@@ -15,6 +15,7 @@ use super::outcomes::Outcomes;
 use super::store::{Batch, Snapshot, StorageError, Store};
 use super::verdict::{Rules, Slots, Verdicts};
 use beam_wire::{LogIndex, TransactionId, Version, codec};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// A checkpoint is due after this many bytes of bodies, if that is more than four times what it writes.
@@ -81,9 +82,23 @@ pub fn write(batch: &mut Batch<'_>, verdicts: &mut Verdicts, outcomes: &Outcomes
 /// The version of the newest checkpoint; none if there is none, or it is older than the genesis.
 pub fn head(snapshot: &Snapshot) -> Result<Option<Version>, StorageError> {
     let Some(head) = snapshot.checkpoint_piece(HEAD)? else { return Ok(None) };
-    let Head { judged, rules } =
-        codec::decode(&head).map_err(|_| StorageError::Damaged("the head of the verdict checkpoint".into()))?;
-    Ok(rules.map(|rules| Version { epoch: rules.epoch, index: judged }))
+    Ok(read_head(&head)?.version())
+}
+
+/// The version of a checkpoint, if its head is among these pieces.
+pub fn version_among(pieces: &[(Bytes, Bytes)]) -> Result<Option<Version>, StorageError> {
+    let head = pieces.iter().find(|(key, _)| key[..] == *HEAD);
+    head.map_or(Ok(None), |(_, head)| Ok(read_head(head)?.version()))
+}
+
+fn read_head(head: &[u8]) -> Result<Head, StorageError> {
+    codec::decode(head).map_err(|_| StorageError::Damaged("the head of the verdict checkpoint".into()))
+}
+
+impl Head {
+    fn version(self) -> Option<Version> {
+        self.rules.map(|rules| Version { epoch: rules.epoch, index: self.judged })
+    }
 }
 
 /// The state at the newest checkpoint; that before the first entry, if there is none.

@@ -25,12 +25,12 @@
 //! disk only as compaction comes across them.
 
 pub mod apply;
-mod boot;
+pub mod boot;
 mod carousel;
-mod checkpoint;
+pub mod checkpoint;
 mod copy;
 pub mod follow;
-mod intervals;
+pub mod intervals;
 pub mod keys;
 pub mod lookup;
 pub mod outcomes;
