@@ -53,6 +53,15 @@ impl SimCluster {
     /// Makes certificates, DNS records and links (the round trips of the topology, with `loss`), then starts every
     /// node. `change` may change the topology before.
     pub async fn start(world: SimWorld, loss: f64, change: impl FnOnce(&mut Topology)) -> Result<SimCluster> {
+        let mut cluster = SimCluster::prepare(world, loss, change)?;
+        for node in cluster.topology.clone().nodes.iter() {
+            cluster.start_node(&node.name).await?;
+        }
+        Ok(cluster)
+    }
+
+    /// The same, and starts none of them.
+    pub fn prepare(world: SimWorld, loss: f64, change: impl FnOnce(&mut Topology)) -> Result<SimCluster> {
         let mut topology = Topology::parse(TOPOLOGY, "topology.toml")?;
         change(&mut topology);
         let datacenters = topology.datacenters.clone();
@@ -80,7 +89,6 @@ impl SimCluster {
                 let nature = cluster.world.env(&format!("disk-{}", node.name));
                 cluster.disks.insert(node.name.clone(), Arc::new(SimDisk::new(&nature, SimDiskOptions::default())));
             }
-            cluster.start_node(&node.name.clone()).await?;
         }
         Ok(cluster)
     }
@@ -150,7 +158,13 @@ impl SimCluster {
         Ok(())
     }
 
-    fn view_directory(&self, name: &Name) -> PathBuf {
+    /// The disk of a log node.
+    pub fn disk(&self, name: &Name) -> Option<Arc<SimDisk>> {
+        self.disks.get(name).cloned()
+    }
+
+    /// Where a view has its data.
+    pub fn view_directory(&self, name: &Name) -> PathBuf {
         self.views.path().join(name.as_str())
     }
 

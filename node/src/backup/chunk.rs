@@ -32,26 +32,35 @@ pub fn write(directory: &Path, first: LogIndex, entries: Vec<Entry>) -> Result<C
     let last = LogIndex(first.0 + entries.len() as u64 - 1);
     let file = format!("{PREFIX}{first:020}-{last:020}{SUFFIX}", first = first.0, last = last.0);
     let plain = codec::encode(&Chunk { first, entries });
-    let path = directory.join(&file);
-    let bytes = at(&path, zstd::bulk::compress(&plain, LEVEL))?;
-    write_file(&path, &bytes)?;
-    let blake3 = blake3::hash(&bytes).to_hex().to_string();
-    Ok(ChunkRecord { file, first, last, bytes: bytes.len() as u64, entry_bytes: plain.len() as u64, blake3 })
+    let (bytes, blake3) = write_packed(&directory.join(&file), &plain)?;
+    Ok(ChunkRecord { file, first, last, bytes, entry_bytes: plain.len() as u64, blake3 })
+}
+
+/// Writes bytes to a file, compressed. Returns what it takes, and its hash in hex.
+pub(super) fn write_packed(path: &Path, plain: &[u8]) -> Result<(u64, String), ManifestError> {
+    let bytes = at(path, zstd::bulk::compress(plain, LEVEL))?;
+    write_file(path, &bytes)?;
+    Ok((bytes.len() as u64, blake3::hash(&bytes).to_hex().to_string()))
+}
+
+/// Reads what [`write_packed`] wrote. The error says what is wrong with the file.
+pub(super) fn read_packed(path: &Path, length: u64, blake3: &str) -> Result<Vec<u8>, String> {
+    let bytes = fs::read(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => "it is missing".to_owned(),
+        _ => e.to_string(),
+    })?;
+    if bytes.len() as u64 != length {
+        return Err(format!("it has {} bytes, not {length}", bytes.len()));
+    }
+    if blake3::hash(&bytes).to_hex().as_str() != blake3 {
+        return Err("its bytes are not those that were written (checksum)".into());
+    }
+    zstd::bulk::decompress(&bytes, DECODED_BYTES_MAX).map_err(|e| e.to_string())
 }
 
 /// Reads the entries of a chunk back. The error says what is wrong with the file.
 pub fn read(directory: &Path, record: &ChunkRecord) -> Result<Vec<Entry>, String> {
-    let bytes = fs::read(directory.join(&record.file)).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => "it is missing".to_owned(),
-        _ => e.to_string(),
-    })?;
-    if bytes.len() as u64 != record.bytes {
-        return Err(format!("it has {} bytes, not {}", bytes.len(), record.bytes));
-    }
-    if blake3::hash(&bytes).to_hex().as_str() != record.blake3 {
-        return Err("its bytes are not those that were written (checksum)".into());
-    }
-    let plain = zstd::bulk::decompress(&bytes, DECODED_BYTES_MAX).map_err(|e| e.to_string())?;
+    let plain = read_packed(&directory.join(&record.file), record.bytes, &record.blake3)?;
     let Chunk { first, entries } = codec::decode(&plain).map_err(|e| e.to_string())?;
     let last = (first.0 + entries.len() as u64).checked_sub(1).map(LogIndex);
     if (first, last) != (record.first, Some(record.last)) {

@@ -2,6 +2,7 @@
 
 use beam_wire::message::log::EpochBegan;
 use beam_wire::{Epoch, LogIndex, Name};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -50,8 +51,8 @@ pub struct ChunkRecord {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Sealed {
-    manifest: Manifest,
+struct Sealed<M> {
+    manifest: M,
     blake3: String,
 }
 
@@ -81,12 +82,14 @@ pub enum ManifestError {
         why: String,
     },
     /// It is of another version.
-    #[error("{} has format {found}, but this version of Beam reads only {FORMAT}: use the one that wrote it", .path.display())]
+    #[error("{} has format {found}, but this version of Beam reads only {known}: use the one that wrote it", .path.display())]
     UnknownFormat {
         /// The file.
         path: PathBuf,
         /// Its format.
         found: u32,
+        /// What is read.
+        known: u32,
     },
     /// Somebody is at it.
     #[error("{} is in use by another process", .path.display())]
@@ -109,22 +112,8 @@ impl Manifest {
 
     /// Reads the manifest of a directory; none if there is none.
     pub fn load(directory: &Path) -> Result<Option<Manifest>, ManifestError> {
-        let path = directory.join(MANIFEST);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return at(&path, Err(e)),
-        };
-        let damaged = |why: String| ManifestError::Damaged { path: path.clone(), why };
-        let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
-        if let Some(found) = json["manifest"]["format"].as_u64().filter(|found| *found != u64::from(FORMAT)) {
-            let found = u32::try_from(found).unwrap_or(u32::MAX);
-            return Err(ManifestError::UnknownFormat { path, found });
-        }
-        let Sealed { manifest, blake3 } = serde_json::from_value(json).map_err(|e| damaged(e.to_string()))?;
-        if manifest.hash() != blake3 {
-            return Err(damaged("its bytes are not those that were written (checksum)".into()));
-        }
+        let Some(manifest) = read_sealed::<Manifest>(directory, FORMAT)? else { return Ok(None) };
+        let damaged = |why: String| ManifestError::Damaged { path: directory.join(MANIFEST), why };
         let mut next = manifest.first;
         for chunk in &manifest.chunks {
             if chunk.first != next || chunk.last < chunk.first {
@@ -137,18 +126,7 @@ impl Manifest {
 
     /// Makes this the manifest of a directory, durably. The chunks that it names must be in the directory.
     pub fn save(&self, directory: &Path) -> Result<(), ManifestError> {
-        let sealed = Sealed { manifest: self.clone(), blake3: self.hash() };
-        let text = serde_json::to_string_pretty(&sealed).expect("our structs serialize");
-        sync_directory(directory)?;
-        write_file(&directory.join(MANIFEST_NEW), text.as_bytes())?;
-        let path = directory.join(MANIFEST);
-        at(&path, fs::rename(directory.join(MANIFEST_NEW), &path))?;
-        sync_directory(directory)
-    }
-
-    fn hash(&self) -> String {
-        let text = serde_json::to_string(self).expect("our structs serialize");
-        blake3::hash(text.as_bytes()).to_hex().to_string()
+        write_sealed(directory, self)
     }
 
     /// The newest entry.
@@ -165,6 +143,46 @@ impl Manifest {
     pub fn epoch(&self) -> Epoch {
         self.epochs.last().map_or(Epoch(1), |began| began.epoch)
     }
+}
+
+/// Reads the manifest of a directory, if there is one; it must be of this format.
+pub(super) fn read_sealed<M: Serialize + DeserializeOwned>(
+    directory: &Path,
+    format: u32,
+) -> Result<Option<M>, ManifestError> {
+    let path = directory.join(MANIFEST);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return at(&path, Err(e)),
+    };
+    let damaged = |why: String| ManifestError::Damaged { path: path.clone(), why };
+    let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+    if let Some(found) = json["manifest"]["format"].as_u64().filter(|found| *found != u64::from(format)) {
+        let found = u32::try_from(found).unwrap_or(u32::MAX);
+        return Err(ManifestError::UnknownFormat { path, found, known: format });
+    }
+    let Sealed { manifest, blake3 } = serde_json::from_value::<Sealed<M>>(json).map_err(|e| damaged(e.to_string()))?;
+    if hash(&manifest) != blake3 {
+        return Err(damaged("its bytes are not those that were written (checksum)".into()));
+    }
+    Ok(Some(manifest))
+}
+
+/// Makes this the manifest of a directory, durably. The files that it names must be there.
+pub(super) fn write_sealed<M: Serialize>(directory: &Path, manifest: &M) -> Result<(), ManifestError> {
+    let sealed = Sealed { blake3: hash(manifest), manifest };
+    let text = serde_json::to_string_pretty(&sealed).expect("our structs serialize");
+    sync_directory(directory)?;
+    write_file(&directory.join(MANIFEST_NEW), text.as_bytes())?;
+    let path = directory.join(MANIFEST);
+    at(&path, fs::rename(directory.join(MANIFEST_NEW), &path))?;
+    sync_directory(directory)
+}
+
+fn hash(manifest: &impl Serialize) -> String {
+    let text = serde_json::to_string(manifest).expect("our structs serialize");
+    blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
 /// Writes a file whole, and waits until the disk has it.

@@ -1,5 +1,6 @@
 //! Reads all of a backup, and names what is damaged.
 
+use super::base::{self, BaseManifest, PieceRecord};
 use super::chunk;
 use super::manifest::{Manifest, ManifestError};
 use beam_wire::LogIndex;
@@ -43,4 +44,23 @@ pub async fn verify(env: &Env, directory: &Path, mut tell: impl FnMut(u64, u64))
         tell(read, all);
     }
     Ok(Verified { manifest, damage })
+}
+
+/// Reads every file of a base. Returns those that cannot be used, and what is wrong with each.
+pub async fn verify_base(
+    env: &Env,
+    directory: &Path,
+    manifest: &BaseManifest,
+    mut tell: impl FnMut(u64, u64),
+) -> Vec<(PieceRecord, String)> {
+    let all = manifest.pieces.iter().map(|piece| piece.bytes).sum();
+    let (mut read, mut damage) = (0, Vec::new());
+    for record in &manifest.pieces {
+        let (directory, of) = (directory.to_owned(), record.clone());
+        let found = env.blocking(move || base::read(&directory, &of).map(drop)).await;
+        damage.extend(found.err().map(|why| (record.clone(), why)));
+        read += record.bytes;
+        tell(read, all);
+    }
+    damage
 }

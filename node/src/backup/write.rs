@@ -92,12 +92,26 @@ pub struct Added {
     pub committed: LogIndex,
 }
 
-/// Adds all that is committed by now. `idle` is how long the log may be silent; `tell` hears how far it is.
+impl Added {
+    /// As one, with what was added after it.
+    pub fn absorb(&mut self, later: &Added) {
+        self.entries += later.entries;
+        self.chunks += later.chunks;
+        self.entry_bytes += later.entry_bytes;
+        self.bytes += later.bytes;
+        self.last = later.last;
+        self.committed = later.committed;
+    }
+}
+
+/// Adds all that is committed by now. A new backup begins `from` an entry, or where the log does. `idle` is how long the
+/// log may be silent; `tell` hears how far it is.
 pub async fn back_up(
     env: &Env,
     log: &RemoteLog,
     cluster: &Name,
     directory: &Path,
+    from: Option<LogIndex>,
     idle: Duration,
     mut tell: impl FnMut(&Added),
 ) -> Result<Added, BackupError> {
@@ -110,7 +124,10 @@ pub async fn back_up(
             goes_on(&manifest, cluster, epoch, &epochs, first)?;
             Writer::open(directory, manifest, epochs)?
         }
-        None => Writer::open(directory, Manifest::new(cluster.clone(), first), epochs)?,
+        None if from.is_some_and(|from| from < first) => {
+            return Err(BackupError::Gap { next: from.unwrap_or_default(), first });
+        }
+        None => Writer::open(directory, Manifest::new(cluster.clone(), from.unwrap_or(first)), epochs)?,
     };
     let mut reader = log.read(Some(epoch), writer.manifest.next(), false);
     loop {

@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
 //! 3 unhealthy, 4 unavailable, 5 denied.
 
+mod backup;
 mod cert;
 mod connect;
 mod demo;
@@ -43,6 +44,12 @@ enum Command {
     Update(update::Args),
     /// Nodes, leader, lag, and what may still fail
     Status(status::Args),
+    /// Copy the database into a directory, or add to it what has come since
+    Backup(backup::BackupArgs),
+    /// Read all of a backup of the database, and name what is damaged
+    VerifyBackup(backup::VerifyArgs),
+    /// Make a node's data out of a backup of the database; offline
+    Restore(backup::RestoreArgs),
     /// Look into the log, and append to it
     Log(log::Args),
     /// Make and show certificates
@@ -71,6 +78,9 @@ pub fn run() -> ExitCode {
         Command::Query(args) => query::run(args),
         Command::Update(args) => update::run(args),
         Command::Status(args) => status::run(args),
+        Command::Backup(args) => backup::backup(args),
+        Command::VerifyBackup(args) => backup::verify_backup(args),
+        Command::Restore(args) => backup::restore(args),
         Command::Log(args) => log::run(args),
         Command::Cert(args) => cert::run(args),
         Command::Topology(args) => topology::run(args),

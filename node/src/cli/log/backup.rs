@@ -1,7 +1,7 @@
 //! `beam log backup`, `beam log verify-backup` and `beam log restore`.
 
 use crate::backup::manifest::Manifest;
-use crate::backup::restore::{Target, restore};
+use crate::backup::restore::{Restored, Target, restore};
 use crate::backup::verify::verify;
 use crate::backup::write::{Added, back_up};
 use crate::cli::connect::{Connection, topology_at};
@@ -11,10 +11,11 @@ use crate::node::{begin_body, log_options};
 use anyhow::{Context, Result, bail, ensure};
 use beam_wire::env::Env;
 use beam_wire::env::dns::Resolver;
+use beam_wire::topology::{Node, Topology};
 use beam_wire::{LogIndex, Name, Role};
 use indicatif::{HumanBytes, ProgressBar};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ pub async fn backup(args: BackupArgs) -> Result<()> {
         progress.set_length(added.committed.0);
         progress.set_position(added.last.unwrap_or_default().0);
     };
-    let added = back_up(&env, &log, &cluster, &args.directory, args.connection.limit(), tell).await;
+    let added = back_up(&env, &log, &cluster, &args.directory, None, args.connection.limit(), tell).await;
     progress.finish_and_clear();
     let added = added?;
     let seconds = (env.now() - began).as_secs_f64();
@@ -127,37 +128,50 @@ pub async fn restore_backup(args: RestoreArgs) -> Result<()> {
     let node = topology.node(&args.node).with_context(|| format!("the topology has no node {}", args.node))?;
     ensure!(node.has_role(Role::Log), "{} is no log node in {}", args.node, args.topology.display());
     let env = Env::real(Arc::new(Resolver::new(&[])?));
-    let (log, unfinished) = (args.data.join("log"), args.data.join(RESTORING));
-    let occupied = fs::read_dir(&log).is_ok_and(|mut entries| entries.next().is_some());
-    ensure!(!occupied, "{} is not empty: name another data directory, or move it away", log.display());
-    fs::create_dir_all(&args.data).with_context(|| format!("cannot make {}", args.data.display()))?;
-    // What an earlier attempt has left is nothing yet.
-    if unfinished.exists() {
-        fs::remove_dir_all(&unfinished).with_context(|| format!("cannot remove {}", unfinished.display()))?;
-    }
-    let disk = Arc::new(Directory::open(&unfinished)?);
-    let options = log_options(&topology, node).store;
-    let seed = LogNode { node: node.name.clone(), datacenter: node.datacenter.clone() };
-    let target = Target { disk, options, node: seed, body: begin_body };
-    let progress = ProgressBar::new_spinner();
-    progress.enable_steady_tick(Duration::from_millis(200));
-    let tell = |at: LogIndex| progress.set_message(format!("entry {at}"));
-    let made = restore(&env, &args.directory, args.to.map(LogIndex), target, tell).await;
-    progress.finish_and_clear();
-    let made = made?;
-    if log.exists() {
-        fs::remove_dir(&log).with_context(|| format!("cannot replace {}", log.display()))?;
-    }
-    fs::rename(&unfinished, &log).with_context(|| format!("cannot name {}", log.display()))?;
-    fs::File::open(&args.data).and_then(|data| data.sync_all())?;
+    let made = make_log(&env, &topology, node, &args.directory, &args.data, args.to.map(LogIndex)).await?;
     println!(
         "{} holds the log from entry {} to {}, in epoch {}. Start {} with it, all other log nodes and all views with \
          empty directories, and add the log nodes (beam log add NAME)",
-        log.display(),
+        args.data.join("log").display(),
         made.first,
         made.kept,
         made.epoch,
         args.node
     );
     Ok(())
+}
+
+/// Makes the log directory of a node that has none.
+pub async fn make_log(
+    env: &Env,
+    topology: &Topology,
+    node: &Node,
+    backup: &Path,
+    data: &Path,
+    to: Option<LogIndex>,
+) -> Result<Restored> {
+    let (log, unfinished) = (data.join("log"), data.join(RESTORING));
+    let occupied = fs::read_dir(&log).is_ok_and(|mut entries| entries.next().is_some());
+    ensure!(!occupied, "{} is not empty: name another data directory, or move it away", log.display());
+    fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
+    // What an earlier attempt has left is nothing yet.
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).with_context(|| format!("cannot remove {}", unfinished.display()))?;
+    }
+    let disk = Arc::new(Directory::open(&unfinished)?);
+    let options = log_options(topology, node).store;
+    let seed = LogNode { node: node.name.clone(), datacenter: node.datacenter.clone() };
+    let target = Target { disk, options, node: seed, body: begin_body };
+    let progress = ProgressBar::new_spinner();
+    progress.enable_steady_tick(Duration::from_millis(200));
+    let tell = |at: LogIndex| progress.set_message(format!("entry {at}"));
+    let made = restore(env, backup, to, target, tell).await;
+    progress.finish_and_clear();
+    let made = made?;
+    if log.exists() {
+        fs::remove_dir(&log).with_context(|| format!("cannot replace {}", log.display()))?;
+    }
+    fs::rename(&unfinished, &log).with_context(|| format!("cannot name {}", log.display()))?;
+    fs::File::open(data).and_then(|data| data.sync_all())?;
+    Ok(made)
 }

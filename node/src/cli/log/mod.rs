@@ -1,6 +1,6 @@
 //! `beam log`: the log by itself, which knows nothing of facts.
 
-mod backup;
+pub mod backup;
 mod change;
 mod disk;
 mod entries;

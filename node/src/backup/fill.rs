@@ -1,0 +1,104 @@
+//! Fills a view's directory from a backup: with the ranges that this view is to hold, whatever the cuts were.
+
+use super::base::{self, Piece};
+use super::database::{DatabaseError, base_in, check};
+use crate::view::boot::Keep;
+use crate::view::store::{OpenError, StorageError, Store, StoreOptions};
+use beam_wire::env::Env;
+use beam_wire::message::view::Served;
+use beam_wire::{Name, Point, Space, Version};
+use std::path::{Path, PathBuf};
+
+/// Why a view is not filled.
+#[derive(Debug, thiserror::Error)]
+pub enum FillError {
+    /// The backup.
+    #[error(transparent)]
+    Backup(#[from] DatabaseError),
+    /// A file of it.
+    #[error("{}: {why}: without it the database cannot be restored from this backup", .file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// It is another cluster's.
+    #[error("the backup is of the cluster {found}, the topology of {wanted}")]
+    OtherCluster {
+        /// The backup's.
+        found: Name,
+        /// The topology's.
+        wanted: Name,
+    },
+    /// The view's directory.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The view's disk.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// What was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// The version that the view begins with.
+    pub at: Version,
+    /// Facts of its subject space.
+    pub facts: u64,
+}
+
+/// Fills an empty directory. If it is broken off, the directory must be emptied. `tell` hears how many of how many bytes of the
+/// backup were read.
+pub async fn fill(
+    env: &Env,
+    backup: &Path,
+    cluster: &Name,
+    serves: &[Served],
+    directory: &Path,
+    mut tell: impl FnMut(u64, u64),
+) -> Result<Filled, FillError> {
+    let (base, whole, _) = check(backup)?;
+    if base.cluster != *cluster {
+        return Err(FillError::OtherCluster { found: base.cluster, wanted: cluster.clone() });
+    }
+    let (of, at, wanted) = (directory.to_owned(), cluster.clone(), serves.to_vec());
+    let store = env.blocking(move || Store::open(&of, &at, &wanted, &StoreOptions::default())).await?;
+    let all = base.pieces.iter().map(|piece| piece.bytes).sum();
+    let mut done = 0;
+    for record in base.pieces {
+        let (from, read) = (base_in(backup), record.clone());
+        let piece = env.blocking(move || base::read(&from, &read)).await;
+        let file = base_in(backup).join(&record.file);
+        let piece = piece.map_err(|why| FillError::Damaged { file, why })?;
+        let (store, serves) = (store.clone(), serves.to_vec());
+        env.blocking(move || put(&store, &serves, piece)).await?;
+        done += record.bytes;
+        tell(done, all);
+    }
+    let facts = env
+        .blocking(move || -> Result<u64, StorageError> {
+            Keep::conclude(&store, whole.at, whole.oldest)?;
+            Ok(store.progress()?.facts)
+        })
+        .await?;
+    Ok(Filled { at: whole.at, facts })
+}
+
+/// Puts what the view holds of a piece.
+fn put(store: &Store, serves: &[Served], piece: Piece) -> Result<(), StorageError> {
+    let held = |space: Space, point: Point| serves.iter().any(|s| s.space == space && s.range.contains(point));
+    match piece {
+        Piece::Checkpoint(pieces) => store.put_checkpoint(&pieces),
+        Piece::Terms(mut terms) => {
+            terms.retain(|(id, _)| held(Space::Term, id.point()));
+            store.ingest_terms(terms)
+        }
+        Piece::Facts(facts) => [Space::Subject, Space::Object].into_iter().try_for_each(|space| {
+            let here = facts.iter().filter(|(fact, ..)| held(space, fact.point(space)));
+            let here: Vec<_> = here.copied().collect();
+            // An order that the view does not have takes nothing.
+            if here.is_empty() { Ok(()) } else { Keep::put(store, space, &here, Vec::new()) }
+        }),
+    }
+}

@@ -1,0 +1,209 @@
+//! `beam backup`, `beam verify-backup` and `beam restore`: the database in a directory of files.
+
+use super::connect::{Connection, topology_at};
+use super::log::backup::make_log;
+use super::runtime;
+use crate::backup::base::{BaseManifest, Kind};
+use crate::backup::database::{Source, Taken, back_up_database, base_in, check, log_in};
+use crate::backup::fill::fill;
+use crate::backup::verify::{verify, verify_base};
+use crate::remote::view::RemoteViews;
+use anyhow::{Context, Result, bail, ensure};
+use beam_wire::env::Env;
+use beam_wire::env::dns::Resolver;
+use beam_wire::topology::{Node, Topology};
+use beam_wire::{LogIndex, Name, Role};
+use indicatif::{HumanBytes, HumanCount, ProgressBar};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(clap::Args)]
+pub struct BackupArgs {
+    /// Where the backup is, or shall be
+    directory: PathBuf,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(clap::Args)]
+pub struct VerifyArgs {
+    /// Where the backup is
+    directory: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub struct RestoreArgs {
+    /// Where the backup is
+    directory: PathBuf,
+    /// The last entry to restore; all of them if none is named
+    #[arg(long, value_name = "INDEX")]
+    to: Option<u64>,
+    /// The topology of the cluster to be. Its partitions may be others than before
+    #[arg(long, env = "BEAM_TOPOLOGY", default_value = "topology.toml", value_name = "FILE")]
+    topology: PathBuf,
+    /// The node whose data is made: one log node, and views
+    #[arg(long, value_name = "NAME")]
+    node: Name,
+    /// Where that node keeps its data
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+}
+
+/// Makes a backup, or adds to it.
+pub fn backup(args: BackupArgs) -> Result<()> {
+    runtime()?.block_on(async {
+        let topology = topology_at(&args.connection.topology)?;
+        let (peers, directory, log, env) = args.connection.open_nodes().await?;
+        let views = RemoteViews::start(&env, peers, directory, args.connection.near(&topology)?);
+        // Whoever asks is no view: any name that no view has will do.
+        let me = Name::new("backup")?;
+        let source = Source { cluster: topology.cluster, me, log, views, idle: args.connection.limit() };
+        let progress = spinner();
+        let tell = |taken: &Taken| progress.set_message(so_far(taken));
+        let began = env.now();
+        let taken = back_up_database(&env, source, &args.directory, tell).await;
+        progress.finish_and_clear();
+        let taken = taken?;
+        println!(
+            "{} holds {}; added {} entries of the log, {} ({:.1} s)",
+            args.directory.display(),
+            so_far(&taken),
+            HumanCount(taken.added.entries),
+            HumanBytes(taken.added.bytes),
+            (env.now() - began).as_secs_f64()
+        );
+        Ok(())
+    })
+}
+
+fn spinner() -> ProgressBar {
+    let progress = ProgressBar::new_spinner();
+    progress.enable_steady_tick(Duration::from_millis(200));
+    progress
+}
+
+fn so_far(taken: &Taken) -> String {
+    let last = taken.added.last.map_or("no entry".to_owned(), |last| format!("entry {last}"));
+    format!("{}, and the log up to {last}", describe(&taken.base))
+}
+
+fn describe(base: &BaseManifest) -> String {
+    let records = |of: Kind| HumanCount(base.pieces.iter().filter(|p| p.of == of).map(|p| p.records).sum());
+    let bytes = HumanBytes(base.pieces.iter().map(|piece| piece.bytes).sum());
+    let version = match (base.whole, &base.unfinished) {
+        (Some(whole), _) => format!("version {}", whole.at),
+        (None, Some(noted)) => format!("a part of version {}", noted.at),
+        (None, None) => "nothing yet".to_owned(),
+    };
+    format!("{version}: {} versions of facts, {} texts, {bytes}", records(Kind::Facts), records(Kind::Terms))
+}
+
+/// Reads all of a backup.
+pub fn verify_backup(args: VerifyArgs) -> Result<()> {
+    let env = Env::real(Arc::new(Resolver::new(&[])?));
+    runtime()?.block_on(async {
+        let (base, whole, log) = check(&args.directory)?;
+        let progress = ProgressBar::new(0);
+        let tell = |read, all| {
+            progress.set_length(all);
+            progress.set_position(read);
+        };
+        let pieces = verify_base(&env, &base_in(&args.directory), &base, tell).await;
+        let found = verify(&env, &log_in(&args.directory), tell).await;
+        progress.finish_and_clear();
+        let found = found?;
+        println!("{}", describe(&base));
+        println!("the log from entry {} to {}", log.first, log.last().unwrap_or_default());
+        for (piece, why) in &pieces {
+            println!("damaged: base/{}: {why}", piece.file);
+        }
+        for damage in &found.damage {
+            println!("damaged: log/{}, entries {} to {}: {}", damage.file, damage.first, damage.last, damage.why);
+        }
+        if !pieces.is_empty() {
+            bail!("{} of {} files of the base are damaged: use another backup", pieces.len(), base.pieces.len());
+        }
+        if let Some(first) = found.damage.first() {
+            match LogIndex(first.first.0.saturating_sub(1)) {
+                to if to >= whole.at.index => bail!("the database can be restored up to entry {to} only (--to)"),
+                _ => bail!("the database cannot be restored: the log is damaged before version {}", whole.at),
+            }
+        }
+        println!(
+            "all {} files are whole: the database can be restored to any entry from {} to {}",
+            base.pieces.len() + log.chunks.len(),
+            whole.at.index,
+            log.last().unwrap_or_default()
+        );
+        Ok(())
+    })
+}
+
+/// Makes what a node begins with.
+pub fn restore(args: RestoreArgs) -> Result<()> {
+    let env = Env::real(Arc::new(Resolver::new(&[])?));
+    let topology = topology_at(&args.topology)?;
+    let node = topology.node(&args.node).with_context(|| format!("the topology has no node {}", args.node))?;
+    let (log, view) = (node.has_role(Role::Log), node.has_role(Role::View));
+    ensure!(log || view, "{} keeps no data: it is neither a log node nor a view", args.node);
+    let to = args.to.map(LogIndex);
+    runtime()?.block_on(async {
+        let (_, whole, _) = check(&args.directory)?;
+        let least = whole.at.index;
+        ensure!(to.is_none_or(|to| to >= least), "the database can be restored to entry {least} and later ones only");
+        if view {
+            fill_view(&env, &topology, node, &args.directory, &args.data).await?;
+        }
+        if log {
+            let made = make_log(&env, &topology, node, &log_in(&args.directory), &args.data, to).await?;
+            println!(
+                "{} holds the log up to entry {}, in epoch {}. Start {} with it, all other log nodes with empty directories, \
+                 and add them (beam log add NAME)",
+                args.data.join("log").display(),
+                made.kept,
+                made.epoch,
+                args.node
+            );
+        }
+        Ok(())
+    })
+}
+
+/// The directory of a view that is being restored. It becomes the view's when it is whole.
+const RESTORING: &str = "view.restoring";
+
+async fn fill_view(env: &Env, topology: &Topology, node: &Node, backup: &Path, data: &Path) -> Result<()> {
+    let (view, unfinished) = (data.join("view"), data.join(RESTORING));
+    let occupied = fs::read_dir(&view).is_ok_and(|mut entries| entries.next().is_some());
+    ensure!(!occupied, "{} is not empty: name another data directory, or move it away", view.display());
+    fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
+    // What an earlier attempt has left is nothing yet.
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).with_context(|| format!("cannot remove {}", unfinished.display()))?;
+    }
+    let progress = ProgressBar::new(0);
+    let tell = |read, all| {
+        progress.set_length(all);
+        progress.set_position(read);
+    };
+    let mut serves = node.serves.clone();
+    serves.sort_unstable();
+    let filled = fill(env, backup, &topology.cluster, &serves, &unfinished, tell).await;
+    progress.finish_and_clear();
+    let filled = filled?;
+    if view.exists() {
+        fs::remove_dir(&view).with_context(|| format!("cannot replace {}", view.display()))?;
+    }
+    fs::rename(&unfinished, &view).with_context(|| format!("cannot name {}", view.display()))?;
+    fs::File::open(data).and_then(|data| data.sync_all())?;
+    println!(
+        "{} holds version {} of what {} serves, {} facts by subject. Start it with the restored log: it reads on from there",
+        view.display(),
+        filled.at,
+        node.name,
+        HumanCount(filled.facts)
+    );
+    Ok(())
+}
