@@ -312,6 +312,21 @@ fn nodes(faults: &Faults<'_>, root: &mut Section<'_>, datacenters: &[Located<Nam
     nodes
 }
 
+/// The ranges of a view's partitions, ascending; all points where none is named.
+fn ranges(faults: &Faults<'_>, partitions: Option<Located<Vec<Located<Partition>>>>) -> Vec<Range> {
+    let Some(Located { value: partitions, span }) = partitions else { return vec![Range::ALL] };
+    if partitions.is_empty() {
+        faults.add(&span, "a view holds at least one partition; leave `partition` out for all points");
+    }
+    let mut ranges: Vec<Range> = partitions.iter().map(|partition| partition.value.0).collect();
+    ranges.sort_unstable();
+    for pair in ranges.windows(2).filter(|pair| pair[1].first <= pair[0].last) {
+        let overlap = pair[0].intersect(&pair[1]).unwrap_or(pair[1]);
+        faults.add(&span, format!("`partition`: {overlap} is in two of them; the partitions of a view do not overlap"));
+    }
+    ranges
+}
+
 /// The node, located at its name.
 fn node(faults: &Faults<'_>, mut section: Section<'_>, known: &[&Name]) -> Option<Located<Node>> {
     let name = section.required::<Name>("name");
@@ -320,7 +335,7 @@ fn node(faults: &Faults<'_>, mut section: Section<'_>, known: &[&Name]) -> Optio
     let roles = section.list::<RoleName>("roles");
     let address = section.required::<Address>("address");
     let bind = section.optional::<SocketAddr>("bind");
-    let partition = section.optional::<Partition>("partition");
+    let partitions = section.one_or_more::<Partition>("partition");
     let spaces = section.list::<SpaceName>("spaces");
 
     if let Some(datacenter) = &datacenter {
@@ -335,7 +350,7 @@ fn node(faults: &Faults<'_>, mut section: Section<'_>, known: &[&Name]) -> Optio
     roles.dedup();
     if !roles.contains(&Role::View) {
         let what_views_hold =
-            [("partition", partition.as_ref().map(|p| &p.span)), ("spaces", spaces.as_ref().map(|s| &s.span))];
+            [("partition", partitions.as_ref().map(|p| &p.span)), ("spaces", spaces.as_ref().map(|s| &s.span))];
         for (key, span) in what_views_hold {
             if let Some(span) = span {
                 faults.add(span, format!("`{key}` is for views; add \"view\" to this node's roles or leave it out"));
@@ -346,7 +361,7 @@ fn node(faults: &Faults<'_>, mut section: Section<'_>, known: &[&Name]) -> Optio
         faults.add(&spaces.span, "a view holds at least one space; leave `spaces` out for all three");
     }
 
-    let range = partition.map_or(Range::ALL, |partition| partition.value.0);
+    let ranges = ranges(faults, partitions);
     let mut held: Vec<Space> = match spaces {
         Some(spaces) => spaces.value.into_iter().map(|space| space.value.0).collect(),
         None => Space::ALL.into(),
@@ -354,7 +369,9 @@ fn node(faults: &Faults<'_>, mut section: Section<'_>, known: &[&Name]) -> Optio
     held.sort_unstable();
     held.dedup();
     let serves = match roles.contains(&Role::View) {
-        true => held.into_iter().map(|space| Served { space, range }).collect(),
+        true => {
+            held.into_iter().flat_map(|space| ranges.iter().map(move |range| Served { space, range: *range })).collect()
+        }
         false => Vec::new(),
     };
     let Located { value: name, span } = name?;

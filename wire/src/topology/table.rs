@@ -135,6 +135,18 @@ impl<'a> Section<'a> {
         Some(Located { value: items, span: value.span() })
     }
 
+    /// A text, or an array of them; `None` where the key is missing or an item is faulty.
+    pub(super) fn one_or_more<T: FromStr<Err: fmt::Display>>(
+        &mut self,
+        key: &'static str,
+    ) -> Option<Located<Vec<Located<T>>>> {
+        if self.table.get(key).is_some_and(|value| value.get_ref().as_array().is_some()) {
+            return self.list(key);
+        }
+        let one = self.optional(key)?;
+        Some(Located { span: one.span.clone(), value: vec![one] })
+    }
+
     fn read_text<T: FromStr<Err: fmt::Display>>(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Option<Located<T>> {
         let Some(text) = value.get_ref().as_str() else {
             self.wrong_type(key, value, "a string");

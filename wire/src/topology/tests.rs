@@ -110,6 +110,20 @@ fn an_unknown_key_is_told_with_its_place_and_a_suggestion() {
     assert_eq!(faults(&small("[query]\n  colour = 1")), ["t.toml:4:3: unknown key `colour`; known are `memory_mib`"]);
 }
 
+#[test]
+fn a_view_may_hold_several_partitions() {
+    let serves = |partition: &str| {
+        let text = WHOLE.replacen("partition = \"1/2\"", &format!("partition = {partition}"), 1);
+        let topology = Topology::parse(&text, "topology.toml").unwrap();
+        topology.nodes_with(Role::View).next().unwrap().serves.clone()
+    };
+    let ranges = [Range::partition(0, 5), Range::partition(3, 5)];
+    let expected: Vec<Served> =
+        Space::ALL.into_iter().flat_map(|space| ranges.map(|range| Served { space, range })).collect();
+    assert_eq!(serves("[\"4/5\", \"1/5\"]"), expected);
+    assert_eq!(serves("\"1/5\""), serves("[\"1/5\"]"));
+}
+
 /// Each changes one thing in a good topology, and names the line and what is said of it.
 #[test]
 fn each_fault_is_told_at_its_place() {
@@ -178,6 +192,18 @@ fn each_fault_is_told_at_its_place() {
         (
             small("") + node + "partition = \"1/9999\"",
             "t.toml:18:13: `partition`: \"1/9999\": there can be at most 4096 partitions",
+        ),
+        (
+            small("") + node + "partition = [\"1/2\", 2]",
+            "t.toml:18:21: `partition` is of type integer; it should be a string",
+        ),
+        (
+            small("") + node + "partition = []",
+            "t.toml:18:13: a view holds at least one partition; leave `partition` out for all points",
+        ),
+        (
+            small("") + node + "partition = [\"2/2\", \"4/4\"]",
+            "t.toml:18:13: `partition`: c000000000000000..=ffffffffffffffff is in two of them; the partitions of a view do not overlap",
         ),
         (
             small("") + node + "spaces = [\"subjet\"]",
