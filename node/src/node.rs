@@ -348,7 +348,11 @@ impl Roles {
 
 impl Service for Roles {
     fn hello(&self) -> Hello {
-        self.hello.clone()
+        let mut hello = self.hello.clone();
+        if let Some(view) = &self.running().view {
+            hello.serves = view.serves();
+        }
+        hello
     }
 
     fn serve(&self, call: Incoming) -> BoxFuture<'static, Result<(), CallError>> {
@@ -364,9 +368,8 @@ impl Service for Roles {
             Hello => None,
             LogAppend | LogRead | LogTail | LogInfo | LogDiscard | LogStatus | LogChange | LogRecover | RaftPipe
             | RaftVote | RaftSnapshot | RaftTransfer | RaftHeartbeat => running.log.as_ref().map(|log| log.serve(call)),
-            ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount | ViewCopy | ViewCheckpoint | ViewRules => {
-                running.view.as_ref().map(|view| view.serve(call))
-            }
+            ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount | ViewCopy | ViewCheckpoint | ViewRules
+            | ViewInstances | ViewHold | ViewDrop => running.view.as_ref().map(|view| view.serve(call)),
             ApiQuery | ApiUpdate | ApiTransact | ApiStatus => running.api.as_ref().map(|api| api.serve(call)),
         };
         served.unwrap_or_else(|| futures::future::ready(Err(starting())).boxed())

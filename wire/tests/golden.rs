@@ -442,6 +442,25 @@ fn of_kind(samples: &mut Samples, kind: Kind) -> [&'static str; 3] {
             samples.add("booting", ViewRulesReply { at: LogIndex(0), format: None });
             names::<ViewRules>(kind)
         }
+        Kind::ViewInstances => {
+            samples.add("watch", ViewInstances { watch: true });
+            let serving = Instance { number: 0, status: view_status(), copied: None, disk_bytes: Some(1 << 30) };
+            let booting = ViewStatusReply { epoch: None, state: ViewState::Booting, ..view_status() };
+            let copying = Instance { number: 1, status: booting, copied: Some(70_000), disk_bytes: None };
+            let topology = view_status().serves;
+            let instances = vec![serving, copying];
+            samples.add("two", ViewInstancesReply { instances, topology, free_bytes: Some(1 << 40) });
+            samples.add("watched", ViewInstancesReply { instances: vec![], topology: vec![], free_bytes: None });
+            names::<ViewInstances>(kind)
+        }
+        Kind::ViewHold => {
+            samples.add("one", ViewHold { serves: view_status().serves });
+            names::<ViewHold>(kind)
+        }
+        Kind::ViewDrop => {
+            samples.add("one", ViewDrop { serves: view_status().serves });
+            names::<ViewDrop>(kind)
+        }
         Kind::ApiQuery => {
             let sparql = "ASK {}".to_string();
             samples.add("latest", ApiQuery { sparql: sparql.clone(), base_iri: None, position: Position::Latest });
@@ -636,7 +655,7 @@ fn bytes_are_what_they_always_were() {
 #[test]
 fn every_type_of_a_message_has_golden_bytes() {
     /// Held by the samples of the replies that contain them.
-    const PARTS: [&str; 19] = [
+    const PARTS: [&str; 20] = [
         "Change",
         "MemberName",
         "Apply",
@@ -649,6 +668,7 @@ fn every_type_of_a_message_has_golden_bytes() {
         "CopiedTerm",
         "Served",
         "ViewState",
+        "Instance",
         "Lane",
         "Entry",
         "Proposal",

@@ -7,7 +7,7 @@
 use crate::remote::latency::Latency;
 use beam_wire::env::{Env, Task};
 use beam_wire::message::Call;
-use beam_wire::message::view::{ViewStatus, ViewStatusReply};
+use beam_wire::message::view::{ViewInstances, ViewInstancesReply, ViewStatus, ViewStatusReply};
 use beam_wire::quic::{CallOptions, Caller, Directory, Lane, NodeAddress, Peers};
 use beam_wire::{CallError, Code, Name, Role};
 use futures::future::BoxFuture;
@@ -22,13 +22,14 @@ use tokio::time::Instant;
 
 /// The views that can be asked, and asking them. Over the network, or in memory in tests.
 pub trait Views: Send + Sync + 'static {
-    /// All views that are connected and have said how they are, by name.
+    /// All views that are connected and have said how they are, by the names of their nodes. Of several that one
+    /// node holds, the node lets the one answer that can.
     fn table(&self) -> Vec<View>;
 
     /// Waits until the table differs from what it was at the call.
     fn changed(&self) -> BoxFuture<'_, ()>;
 
-    /// Asks a view. Dropping the stream cancels the call at once.
+    /// Asks a view's node. Dropping the stream cancels the call at once.
     fn call<C: Call>(
         &self,
         view: &View,
@@ -38,10 +39,10 @@ pub trait Views: Send + Sync + 'static {
     ) -> BoxStream<'static, Result<C::Reply, CallError>>;
 }
 
-/// A view, as it is known now.
+/// A view, as it is known now. A node may hold several.
 #[derive(Clone)]
 pub struct View {
-    /// Its name.
+    /// The name of its node.
     pub node: Name,
     /// Its datacenter.
     pub datacenter: Name,
@@ -165,8 +166,8 @@ struct Shared {
 struct Known {
     address: NodeAddress,
     record: Arc<Record>,
-    /// What it says of itself, or why that is not known.
-    status: Result<Arc<ViewStatusReply>, CallError>,
+    /// What each of its views says of itself, or why that is not known.
+    views: Result<Vec<Arc<ViewStatusReply>>, CallError>,
 }
 
 /// A view that tells nothing for so long is taken for lost: it promises to tell every second.
@@ -192,10 +193,15 @@ impl RemoteViews {
         RemoteViews { shared, _following: Arc::new(following) }
     }
 
-    /// Every view that DNS names, by datacenter and name, and what it said last or why nothing is known.
+    /// Every view that DNS names, by datacenter and name, and what it said last or why nothing is known. A node that
+    /// holds several is there once for each.
     pub fn all(&self) -> Vec<(NodeAddress, Result<Arc<ViewStatusReply>, CallError>)> {
         let known = self.shared.known();
-        let mut all: Vec<_> = known.values().map(|k| (k.address.clone(), k.status.clone())).collect();
+        let each = |known: &Known| match &known.views {
+            Ok(views) => views.iter().map(|status| (known.address.clone(), Ok(status.clone()))).collect(),
+            Err(error) => vec![(known.address.clone(), Err(error.clone()))],
+        };
+        let mut all: Vec<_> = known.values().flat_map(each).collect();
         all.sort_by(|(a, _), (b, _)| (&a.datacenter, &a.node).cmp(&(&b.datacenter, &b.node)));
         all
     }
@@ -203,13 +209,19 @@ impl RemoteViews {
 
 impl Views for RemoteViews {
     fn table(&self) -> Vec<View> {
-        let view = |(node, known): (&Name, &Known)| {
-            let status = known.status.as_ref().ok()?.clone();
-            let datacenter = known.address.datacenter.clone();
-            let home = datacenter == self.shared.datacenter;
-            Some(View { node: node.clone(), datacenter, home, status, record: known.record.clone() })
-        };
-        self.shared.known().iter().filter_map(view).collect()
+        let mut table = Vec::new();
+        for (node, known) in self.shared.known().iter() {
+            let home = known.address.datacenter == self.shared.datacenter;
+            let view = |status: &Arc<ViewStatusReply>| View {
+                node: node.clone(),
+                datacenter: known.address.datacenter.clone(),
+                home,
+                status: status.clone(),
+                record: known.record.clone(),
+            };
+            table.extend(known.views.iter().flatten().map(view));
+        }
+        table
     }
 
     fn changed(&self) -> BoxFuture<'_, ()> {
@@ -281,12 +293,12 @@ impl Shared {
         self.known.lock().expect("no holder panics")
     }
 
-    fn say(&self, node: &Name, status: Result<Arc<ViewStatusReply>, CallError>) {
+    fn say(&self, node: &Name, views: Result<Vec<Arc<ViewStatusReply>>, CallError>) {
         if let Some(known) = self.known().get_mut(node) {
-            if let (Ok(_), Err(error)) = (&known.status, &status) {
+            if let (Ok(_), Err(error)) = (&known.views, &views) {
                 tracing::info!(view = %node, %error, "a view is lost");
             }
-            known.status = status;
+            known.views = views;
         }
         self.changed.notify_waiters();
     }
@@ -310,10 +322,10 @@ async fn find(shared: Arc<Shared>) {
         for (node, address) in named {
             known.entry(node.clone()).or_insert_with(|| {
                 let record = Arc::new(Record::new(address.datacenter == shared.datacenter));
-                let status = Err(CallError::later(Code::Unavailable, 500, "not connected yet"));
+                let views = Err(CallError::later(Code::Unavailable, 500, "not connected yet"));
                 let follower = follow(shared.clone(), address.clone());
                 followers.insert(node, shared.env.tasks().serve("views.follow", follower));
-                Known { address, record, status }
+                Known { address, record, views }
             });
         }
         drop(known);
@@ -339,12 +351,32 @@ async fn follow(shared: Arc<Shared>, address: NodeAddress) {
 }
 
 async fn listen(shared: &Shared, address: &NodeAddress, heard: &mut bool) -> Result<(), CallError> {
+    match listen_to(shared, address, heard, ViewInstances { watch: true }, views_of).await {
+        // A node of an older version holds one view.
+        Err(error) if error.code == Code::UnknownKind => {
+            listen_to(shared, address, heard, ViewStatus { watch: true }, |status| vec![Arc::new(status)]).await
+        }
+        ended => ended,
+    }
+}
+
+fn views_of(reply: ViewInstancesReply) -> Vec<Arc<ViewStatusReply>> {
+    reply.instances.into_iter().map(|instance| Arc::new(instance.status)).collect()
+}
+
+async fn listen_to<C: Call>(
+    shared: &Shared,
+    address: &NodeAddress,
+    heard: &mut bool,
+    watch: C,
+    views: impl Fn(C::Reply) -> Vec<Arc<ViewStatusReply>>,
+) -> Result<(), CallError> {
     let peer = shared.peers.peer(&address.target(), Lane::Calls).await?;
-    let mut telling = pin!(peer.call(&ViewStatus { watch: true }, CallOptions { deadline: None }).await?);
+    let mut telling = pin!(peer.call(&watch, CallOptions { deadline: None }).await?);
     loop {
         let silent = |_| CallError::elsewhere(Code::Deadline, "it has not told how it is for a while");
         match shared.env.timeout(SILENCE_MAX, telling.next()).await.map_err(silent)?? {
-            Some(status) => shared.say(&address.node, Ok(Arc::new(status))),
+            Some(reply) => shared.say(&address.node, Ok(views(reply))),
             None => return Ok(()),
         }
         *heard = true;

@@ -136,6 +136,8 @@ pub struct Boot<V, K> {
     me: Name,
     views: V,
     store: K,
+    /// Told of records as they are kept.
+    tell: Box<dyn Fn(u64) + Send + Sync>,
     noted: Mutex<Unfinished>,
     /// How many units each view copies for us now.
     busy: Mutex<BTreeMap<Name, u32>>,
@@ -147,11 +149,16 @@ impl<V: Views, K: Keep> Boot<V, K> {
     pub async fn begin(env: Env, me: Name, views: V, store: K, serves: &[Served]) -> Result<Self, BootError<K::Error>> {
         let noted = match store.unfinished().map_err(BootError::Storage)? {
             Some(noted) => noted,
-            None => begin(&env, &me, &views, &store, serves).await?,
+            None => begin(&env, &views, &store, serves).await?,
         };
         tracing::info!("copying version {} from other views", noted.at);
         let (noted, busy) = (Mutex::new(noted), Mutex::default());
-        Ok(Boot { env, me, views, store, noted, busy })
+        Ok(Boot { env, me, views, store, tell: Box::new(drop), noted, busy })
+    }
+
+    /// Tells of so many versions of facts and texts, each time that some are kept.
+    pub fn telling(self, tell: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        Boot { tell: Box::new(tell), ..self }
     }
 
     /// Copies all that is missing. When this returns, the store is as if it had applied the log.
@@ -229,9 +236,10 @@ impl<V: Views, K: Keep> Boot<V, K> {
     /// Writes what was gathered, then notes what is not missing any more.
     async fn keep(&self, unit: usize, served: Served, gathered: Gathered) -> Result<(), BootError<K::Error>> {
         let Gathered { facts, terms, done, oldest, .. } = gathered;
-        let store = self.store.clone();
+        let (store, records) = (self.store.clone(), facts.len() + terms.len());
         let written = self.env.blocking(move || store.put(served.space, &facts, terms)).await;
         written.map_err(BootError::Storage)?;
+        (self.tell)(records as u64);
         let noted = {
             let mut noted = self.noted();
             noted.oldest = noted.oldest.max(oldest);
@@ -242,17 +250,20 @@ impl<V: Views, K: Keep> Boot<V, K> {
         self.env.blocking(move || store.note_unfinished(&noted)).await.map_err(BootError::Storage)
     }
 
-    /// Whom to ask for a unit: of those that hold it, our own datacenter's before others, the least busy first.
-    /// Nobody, while none is there.
+    /// Whom to ask for a unit: of those that hold it, another view of this node before others, then those of our own
+    /// datacenter, the least busy first. Nobody, while none is there.
     fn source(&self, at: Version, served: Served, failed: Option<&Name>) -> Result<Option<View>, BootError<K::Error>> {
-        let mut holders = sources(&self.views, &self.me);
+        let mut holders = sources(&self.views);
         holders.retain(|view| holds(view, served));
         let can_read = |view: &View| view.status.epoch == Some(at.epoch) && view.status.oldest <= at.index;
         if !holders.is_empty() && !holders.iter().any(can_read) {
             return Err(BootError::TooOld { at });
         }
         let busy = self.busy.lock().expect("nothing panics while it holds this");
-        let rank = |view: &View| (!view.home, busy.get(&view.node).copied().unwrap_or_default(), view.node.clone());
+        let rank = |view: &View| {
+            let waiting = busy.get(&view.node).copied().unwrap_or_default();
+            (view.node != self.me, !view.home, waiting, view.node.clone())
+        };
         Ok(holders.into_iter().filter(|view| can_read(view) && Some(&view.node) != failed).min_by_key(rank))
     }
 
@@ -261,17 +272,15 @@ impl<V: Views, K: Keep> Boot<V, K> {
     }
 }
 
-/// Views that others may copy from.
-fn sources(views: &impl Views, me: &Name) -> Vec<View> {
-    let able = |view: &View| {
-        view.node != *me && view.status.state != ViewState::Booting && view.status.checkpoint > LogIndex(0)
-    };
+/// Views that others may copy from. The one that copies boots itself, and so is none of them.
+fn sources(views: &impl Views) -> Vec<View> {
+    let able = |view: &View| view.status.state != ViewState::Booting && view.status.checkpoint > LogIndex(0);
     views.table().into_iter().filter(able).collect()
 }
 
 /// Whether there is a view with so much more than `next` entries that copying is quicker than reading them.
-pub fn is_worth_it(views: &impl Views, me: &Name, next: LogIndex, entries: u64) -> bool {
-    sources(views, me).iter().any(|view| view.status.applied.0 > next.0 + entries)
+pub fn is_worth_it(views: &impl Views, next: LogIndex, entries: u64) -> bool {
+    sources(views).iter().any(|view| view.status.applied.0 > next.0 + entries)
 }
 
 fn holds(view: &View, served: Served) -> bool {
@@ -282,14 +291,13 @@ fn holds(view: &View, served: Served) -> bool {
 /// Takes a checkpoint, and notes what is to be copied.
 async fn begin<K: Keep>(
     env: &Env,
-    me: &Name,
     views: &impl Views,
     store: &K,
     serves: &[Served],
 ) -> Result<Unfinished, BootError<K::Error>> {
     let (mut told, mut failed) = (env.now(), None);
     loop {
-        let table = sources(views, me);
+        let table = sources(views);
         let rank =
             |view: &&View| (Some(&view.node) != failed.as_ref(), view.home, view.status.checkpoint, view.node.clone());
         let donor = table.iter().max_by_key(rank);

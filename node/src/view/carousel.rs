@@ -50,6 +50,8 @@ struct State {
     riders: Vec<Rider>,
     next_rider: u64,
     turning: bool,
+    /// The view goes: nobody gets on any more.
+    closed: bool,
 }
 
 struct Rider {
@@ -81,14 +83,38 @@ impl Carousel {
             let mut state = track.state();
             let number = state.next_rider;
             state.next_rider += 1;
-            state.riders.push(Rider { number, wanted, seats: sender });
-            !std::mem::replace(&mut state.turning, true)
+            let rider = Rider { number, wanted, seats: sender };
+            if state.closed {
+                rider.send_away();
+                false
+            } else {
+                state.riders.push(rider);
+                !std::mem::replace(&mut state.turning, true)
+            }
         };
         if starts {
             self.shared.env.tasks().serve("view.carousel", turn(self.shared.clone(), space)).detach();
         }
         track.changed.notify_one();
         Ride { shared: self.shared.clone(), space, seats: receiver }
+    }
+
+    /// Stops, for the view goes: all who ride go on with another view.
+    pub fn close(&self) {
+        for track in &self.shared.tracks {
+            let mut state = track.state();
+            state.closed = true;
+            state.riders.drain(..).for_each(Rider::send_away);
+            drop(state);
+            track.changed.notify_one();
+        }
+    }
+}
+
+impl Rider {
+    /// Whoever has no seat free for the reason sees the ride end, with some of what it wanted missing.
+    fn send_away(self) {
+        let _ = self.seats.try_send(Err(CallError::elsewhere(Code::Unavailable, "this view goes: copy from another")));
     }
 }
 

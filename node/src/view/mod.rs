@@ -1,6 +1,6 @@
 //! Views: what the log says, indexed, for one range of one or more spaces.
 //!
-//! A view reads the log in order and applies it to an index on its disk. It never decides anything
+//! A node holds one view ([`instance`]), or two while the data is cut anew ([`role`], [`holdings`]). A view reads the log in order and applies it to an index on its disk. It never decides anything
 //! that another view with the same log would decide otherwise: whether a transaction is committed
 //! follows from the log alone ([`verdict`]), so views never talk about it.
 //!
@@ -30,6 +30,8 @@ mod carousel;
 pub mod checkpoint;
 mod copy;
 pub mod follow;
+mod holdings;
+mod instance;
 pub mod intervals;
 pub mod keys;
 pub mod lookup;
@@ -42,7 +44,8 @@ pub mod store;
 pub mod terms;
 pub mod verdict;
 
-pub use role::{Others, ViewError, ViewOptions, ViewRole};
+pub use instance::{Instance, Others, ViewError, ViewOptions};
+pub use role::ViewRole;
 
 #[cfg(test)]
 mod model;

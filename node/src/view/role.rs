@@ -1,382 +1,312 @@
-//! The role: opens the view, follows the log, answers calls, and stops.
+//! The role: the views that a node holds, of which there is one, or two while the data is cut anew.
+//!
+//! Each is an [`Instance`] of its own, with its own directory and place in the log. A call goes to whichever can
+//! answer it best. An operator tells the node what it is to hold; what it was told last is written down in
+//! [`Holdings`], and comes back with a restart.
 
-use super::apply::{Applied, Applier, ApplyOptions, CHECKPOINT_INDEXES, HISTORY, Held};
-use super::boot::{self, Boot, BootError};
-use super::carousel::Carousel;
-use super::checkpoint;
-use super::follow::{FollowError, follow};
-use super::serve::{self, Desk, SLICES_MAX};
-use super::status::Board;
-use super::store::{OpenError, StorageError, Store, StoreOptions};
-use crate::remote::log::RemoteLog;
-use crate::remote::view::{RemoteViews, Views};
-use beam_wire::command::FORMAT;
-use beam_wire::env::{Env, Task};
-use beam_wire::message::log::Entries;
-use beam_wire::message::view::{Served, ViewState, ViewStatusReply};
-use beam_wire::quic::{Directory, Incoming, Peers};
-use beam_wire::{CallError, Code, Epoch, LogIndex, Name};
-use futures::future::BoxFuture;
-use futures::{FutureExt, Stream, stream};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, RwLock};
+use super::holdings::Holdings;
+use super::instance::{Instance, Others, ViewError, ViewOptions};
+use super::serve;
+use super::status::{WATCH_EVERY, WATCH_PAUSE};
+use super::store::{OpenError, StorageError, Store};
+use beam_wire::env::Env;
+use beam_wire::message::Kind;
+use beam_wire::message::view::{self, Served, ViewDrop, ViewHold, ViewInstances, ViewInstancesReply, ViewState};
+use beam_wire::quic::{Handle, Incoming};
+use beam_wire::{CallError, Code};
+use futures::FutureExt;
+use futures::future::{BoxFuture, join_all, select_all};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 
-/// What a view is to be.
-#[derive(Clone, Debug)]
-pub struct ViewOptions {
-    /// The cluster it belongs to.
-    pub cluster: Name,
-    /// What it holds.
-    pub serves: Vec<Served>,
-    /// Its directory. It must be this view's alone.
-    pub directory: PathBuf,
-    /// The newest command format that it reads.
-    pub format: u16,
-    /// How many indexes back versions can be read.
-    pub history: u64,
-    /// After how many indexes a verdict checkpoint is due.
-    pub checkpoint_indexes: u64,
-    /// Memory for the index.
-    pub store: StoreOptions,
-    /// A view without data copies from one that is further than this many entries; else it reads the log.
-    pub copy_entries: u64,
-    /// What views that copy from this one are sent at most, all together.
-    pub copy_bytes_per_second: Option<u64>,
-}
+/// How long a view that drains still takes calls: those who ask are told of it at once, so this is for messages
+/// that were lost on the way.
+const DRAIN_GRACE: Duration = Duration::from_secs(2);
+/// How long it then waits for calls that it has begun to answer. Whoever is not done asks another view.
+const DRAIN_MAX: Duration = Duration::from_secs(60);
+/// How often it looks whether they have ended.
+const DRAIN_PAUSE: Duration = Duration::from_millis(50);
+/// How long to wait for the engine to close before its files are removed.
+const CLOSING_MAX: Duration = Duration::from_secs(10);
 
-/// Reading so many entries takes a few seconds, about as long as finding others and copying from them.
-const COPY_ENTRIES: u64 = 20_000;
-
-impl ViewOptions {
-    /// With all defaults.
-    pub fn new(cluster: Name, serves: Vec<Served>, directory: impl Into<PathBuf>) -> ViewOptions {
-        ViewOptions {
-            cluster,
-            serves,
-            directory: directory.into(),
-            format: FORMAT,
-            history: HISTORY,
-            checkpoint_indexes: CHECKPOINT_INDEXES,
-            store: StoreOptions::default(),
-            copy_entries: COPY_ENTRIES,
-            copy_bytes_per_second: None,
-        }
-    }
-}
-
-/// Why a view did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum ViewError {
-    /// Its directory cannot be used.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// Its disk failed.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// It cannot go on.
-    #[error(transparent)]
-    Follow(#[from] FollowError),
-    /// It would hold nothing.
-    #[error("a view needs at least one range of one space to hold")]
-    Nothing,
-}
-
-/// A running view. It stops when it is dropped.
+/// The view role of a node. It stops when it is dropped.
 pub struct ViewRole {
     env: Env,
-    board: Arc<Board>,
-    /// None while there is nothing to answer from.
-    desk: Arc<RwLock<Option<Desk>>>,
-    following: Mutex<Option<Task>>,
+    /// What the topology says; the directory is the node's.
+    options: ViewOptions,
+    others: Others,
+    /// One change at a time.
+    holdings: tokio::sync::Mutex<Holdings>,
+    running: Mutex<Running>,
+    changed: Notify,
 }
 
-/// Where other views are found, to copy from.
-#[derive(Clone)]
-pub struct Others {
-    /// This node.
-    pub me: Name,
-    /// Its datacenter: its views are asked first.
-    pub datacenter: Name,
-    /// Connections.
-    pub peers: Peers,
-    /// Who there is.
-    pub directory: Directory,
-    /// The log.
-    pub log: RemoteLog,
+/// The views that run, by number.
+#[derive(Default)]
+struct Running {
+    instances: BTreeMap<u64, Arc<Instance>>,
+    edition: u64,
 }
-
-/// How long to wait for a directory that a stopped view of this process is still closing.
-const CLOSING_MAX: Duration = Duration::from_secs(10);
-const CLOSING_PAUSE: Duration = Duration::from_millis(50);
-/// How long a view without data looks for others before it reads the log from its beginning.
-const LOOK_AROUND: Duration = Duration::from_secs(2);
 
 impl ViewRole {
-    /// Opens the view's directory, and follows the log from where it was left. A view without data, or whose
-    /// log was discarded beneath it, copies from others first.
+    /// Opens all that the node holds. Each view follows the log from where it was left.
     pub async fn start(env: &Env, options: ViewOptions, others: Others) -> Result<Arc<ViewRole>, ViewError> {
-        let log = others.log.clone();
-        ViewRole::start_with(env, options, Some(others), move |epoch, from| entries(log.clone(), epoch, from)).await
-    }
-
-    /// As [`ViewRole::start`], with entries from elsewhere.
-    pub async fn start_with<S>(
-        env: &Env,
-        options: ViewOptions,
-        others: Option<Others>,
-        log: impl FnMut(Option<Epoch>, LogIndex) -> S + Send + 'static,
-    ) -> Result<Arc<ViewRole>, ViewError>
-    where
-        S: Stream<Item = Result<Entries, CallError>> + Send + Unpin + 'static,
-    {
-        let mut options = options;
         if options.serves.is_empty() {
             return Err(ViewError::Nothing);
         }
-        options.serves.sort_unstable();
-        let board = Arc::new(Board::new(options.serves.clone(), Applied::default()));
-        let (desk, opened) = (Arc::default(), open(env, &options).await?);
-        let life = Life { env: env.clone(), options, others, board: board.clone(), desk: Arc::clone(&desk) };
-        // Whoever has data answers at once.
-        let opened = if life.needs_copy(&opened)? { Err(opened) } else { Ok(life.take_up(opened).await?) };
-        let following = env.tasks().own::<ViewError>("view.follow", life.live(opened, log));
-        Ok(Arc::new(ViewRole { env: env.clone(), board, desk, following: Mutex::new(Some(following)) }))
+        let directory = options.directory.clone();
+        let loaded = Holdings::load(&directory)?;
+        let was_told = loaded.is_some();
+        let holdings = loaded.unwrap_or_else(|| Holdings::of_topology(options.serves.clone()));
+        let role = Arc::new(ViewRole {
+            env: env.clone(),
+            options,
+            others,
+            holdings: tokio::sync::Mutex::new(holdings.clone()),
+            running: Mutex::default(),
+            changed: Notify::new(),
+        });
+        if was_told {
+            role.clear_away(holdings.clone()).await?;
+        }
+        for holding in holdings.views.into_iter().filter(|view| !view.dropped) {
+            role.begin(holding.number, holding.serves).await?;
+        }
+        if role.serves() != sorted(role.options.serves.clone()) {
+            tracing::warn!(
+                "this node holds what it was told to hold, which is not what its topology says: `beam views list` \
+                 shows both"
+            );
+        }
+        Ok(role)
+    }
+
+    /// Removes what a change that was broken off has left.
+    async fn clear_away(&self, holdings: Holdings) -> Result<(), ViewError> {
+        let directory = &self.options.directory;
+        let strays = holdings.strays(directory).map_err(|why| OpenError::Io { directory: directory.clone(), why })?;
+        for number in strays {
+            self.remove(number).await?;
+        }
+        let mut kept = self.holdings.lock().await;
+        kept.views.retain(|view| !view.dropped);
+        Ok(kept.save(directory)?)
     }
 
     /// Answers a call of a kind that belongs to views.
-    pub fn serve(&self, call: Incoming) -> BoxFuture<'static, Result<(), CallError>> {
-        match self.desk() {
-            Some(desk) => desk.serve(call).boxed(),
-            None => serve::without_data(self.env.clone(), self.board.clone(), call).boxed(),
+    pub fn serve(self: &Arc<Self>, call: Incoming) -> BoxFuture<'static, Result<(), CallError>> {
+        let role = self.clone();
+        match call.kind {
+            Kind::ViewInstances => async move { role.tell(call.open()?).await }.boxed(),
+            Kind::ViewHold => async move {
+                let mut call: Handle<ViewHold> = call.open()?;
+                role.hold(call.request.serves.clone()).await?;
+                call.reply(&role.reply(true).await).await
+            }
+            .boxed(),
+            Kind::ViewDrop => async move {
+                let mut call: Handle<ViewDrop> = call.open()?;
+                role.drop(call.request.serves.clone()).await?;
+                call.reply(&role.reply(true).await).await
+            }
+            .boxed(),
+            _ => serve::serve(self.env.clone(), self.instances().into_values().collect(), call).boxed(),
         }
     }
 
-    /// How it is.
-    pub fn status(&self) -> ViewStatusReply {
-        self.board.status()
+    /// All that it holds, drained views excepted.
+    pub fn serves(&self) -> Vec<Served> {
+        let statuses = self.instances().into_values().map(|instance| instance.status());
+        sorted(statuses.filter(|s| s.state != ViewState::Draining).flat_map(|s| s.serves).collect())
     }
 
-    /// Waits until it serves, or drains.
-    pub async fn ready(&self) {
+    /// Stops all views, and puts everything onto the disk.
+    pub async fn stop(&self, within: Duration) -> Result<(), StorageError> {
+        let instances = self.instances();
+        let stopped = join_all(instances.values().map(|instance| instance.stop(within))).await;
+        stopped.into_iter().collect()
+    }
+
+    /// Tells how the views are; with `watch`, whenever that changes.
+    async fn tell(self: Arc<Self>, mut call: Handle<ViewInstances>) -> Result<(), CallError> {
+        let watch = call.request.watch;
         loop {
-            let edition = self.board.edition();
-            if self.board.state() != ViewState::Booting {
+            let (instances, edition) = {
+                let running = self.running();
+                (running.instances.clone(), running.edition)
+            };
+            let editions: Vec<u64> = instances.values().map(|instance| instance.board().edition()).collect();
+            call.reply(&self.reply(!watch).await).await?;
+            if !watch {
+                return Ok(());
+            }
+            self.env.sleep(WATCH_PAUSE).await;
+            let seen = instances.values().zip(editions);
+            let news = seen.map(|(instance, edition)| instance.board().changed_since(edition).boxed());
+            let news = news.chain([self.others_since(edition).boxed()]);
+            // Its end is news too: that the views are alive.
+            let _ = self.env.timeout(WATCH_EVERY - WATCH_PAUSE, select_all(news)).await;
+        }
+    }
+
+    /// Waits until there are other views than at an edition.
+    async fn others_since(&self, edition: u64) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.running().edition != edition {
                 return;
             }
-            self.board.changed_since(edition).await;
+            changed.await;
         }
     }
 
-    /// Tells everybody to ask others. It goes on answering.
-    pub fn drain(&self) {
-        self.board.set_state(ViewState::Draining);
-    }
-
-    /// Stops following, waits for calls in progress until `deadline`, and puts everything onto the disk.
-    pub async fn stop(&self, within: Duration) -> Result<(), StorageError> {
-        self.drain();
-        let quiet = async {
-            while self.board.calls() > 0 {
-                self.env.sleep(Duration::from_millis(10)).await;
-            }
-        };
-        // Whoever is not done by then is told by the closing connection.
-        let _ = self.env.timeout(within, quiet).await;
-        drop(self.following.lock().expect("nothing panics while it holds this").take());
-        let Some(desk) = self.desk() else { return Ok(()) };
-        self.env.blocking(move || desk.store.persist()).await
-    }
-
-    /// How it is, for those who wait for changes.
-    pub fn board(&self) -> &Arc<Board> {
-        &self.board
-    }
-
-    /// What its look-ups and calls are made from; none while it copies.
-    pub fn desk(&self) -> Option<Desk> {
-        self.desk.read().expect("nothing panics while it holds this").clone()
-    }
-}
-
-/// What a view does from its start to its end.
-struct Life {
-    env: Env,
-    options: ViewOptions,
-    others: Option<Others>,
-    board: Arc<Board>,
-    desk: Arc<RwLock<Option<Desk>>>,
-}
-
-impl Life {
-    /// Follows the log; copies from others before that where it must. `opened` is what it has: ready to go
-    /// on, or not.
-    async fn live<S>(
-        self,
-        mut opened: Result<(Store, Applier), Store>,
-        mut log: impl FnMut(Option<Epoch>, LogIndex) -> S,
-    ) -> Result<(), ViewError>
-    where
-        S: Stream<Item = Result<Entries, CallError>> + Send + Unpin,
-    {
-        // The log no longer has what this view lacks.
-        let mut must_copy = false;
-        loop {
-            let (store, applier) = match opened {
-                Ok(ready) => ready,
-                Err(store) => {
-                    let store = self.copy(store, must_copy).await?;
-                    self.take_up(store).await?
-                }
+    /// How the views are. Sizes are not told to those who watch: they change with every compaction.
+    async fn reply(&self, sizes: bool) -> ViewInstancesReply {
+        let mut instances = Vec::new();
+        for (number, instance) in self.instances() {
+            let disk_bytes = match instance.desk().filter(|_| sizes) {
+                Some(desk) => self.env.blocking(move || desk.store.disk_bytes()).await.ok(),
+                None => None,
             };
-            let entries = log(self.board.epoch(), applier.next());
-            let ended = follow(self.env.clone(), applier, store, entries, self.board.clone()).await;
-            match ended {
-                Err(FollowError::Log { from, why }) if why.code == Code::Discarded && self.others.is_some() => {
-                    tracing::warn!("this view needs entry {from}, but {why}: it begins anew, from other views");
-                    opened = Err(self.begin_anew().await?);
-                    must_copy = true;
-                }
-                ended => return Ok(ended?),
-            }
+            let (status, copied) = (instance.status(), instance.copied());
+            instances.push(view::Instance { number, status, copied, disk_bytes });
         }
+        let free_bytes = if sizes { free_bytes(&self.options.directory) } else { None };
+        ViewInstancesReply { instances, topology: sorted(self.options.serves.clone()), free_bytes }
     }
 
-    /// Whether the store is no view's yet, and there may be others to copy from.
-    fn needs_copy(&self, store: &Store) -> Result<bool, StorageError> {
-        let empty = store.progress()?.applied == LogIndex(0);
-        Ok(self.others.is_some() && (empty || store.unfinished()?.is_some()))
-    }
-
-    /// Copies from others, unless the log alone is as quick. Returns the store, ready to be taken up.
-    async fn copy(&self, mut store: Store, must: bool) -> Result<Store, ViewError> {
-        let Some(others) = self.others.clone() else { return Ok(store) };
-        let Others { me, datacenter, peers, directory, log } = others;
-        let has_choice = !must && store.unfinished()?.is_none();
-        if has_choice && self.is_short(&log).await {
-            return Ok(store);
+    /// Holds these ranges, too, from now on.
+    async fn hold(&self, serves: Vec<Served>) -> Result<(), CallError> {
+        let mut holdings = self.holdings.lock().await;
+        let mut next = holdings.clone();
+        let Some(number) = next.hold(serves.clone())? else { return Ok(()) };
+        tracing::info!("view {number} of this node begins: it is to hold {}", listed(&serves));
+        // What a crash leaves here is nobody's until it is written down.
+        self.begin(number, serves).await.map_err(failed)?;
+        if let Err(error) = next.save(&self.options.directory) {
+            self.end(number);
+            return Err(failed(error.into()));
         }
-        let views = RemoteViews::start(&self.env, peers, directory, datacenter);
-        if has_choice && !self.is_worth_it(&views, &me).await {
-            return Ok(store);
-        }
-        loop {
-            let (env, serves) = (self.env.clone(), &self.options.serves);
-            let boot = Boot::begin(env, me.clone(), views.clone(), store.clone(), serves);
-            let copied = async {
-                let boot = boot.await?;
-                self.announce(&store)?;
-                boot.finish().await
-            };
-            let copied = copied.await;
-            match copied {
-                Ok(at) => {
-                    tracing::info!("this view has copied version {at} from others");
-                    return Ok(store);
-                }
-                Err(BootError::Storage(error)) => return Err(error.into()),
-                Err(error @ BootError::TooOld { .. }) => {
-                    tracing::warn!("{error}");
-                    drop(store);
-                    store = self.begin_anew().await?;
-                }
-            }
-        }
-    }
-
-    /// Says which verdict checkpoint was copied: the log must be kept from there on until the rest is here.
-    fn announce(&self, store: &Store) -> Result<(), StorageError> {
-        let checkpoint = checkpoint::head(&store.snapshot())?.map_or(LogIndex(0), |at| at.index);
-        self.board.set_applied(Applied { checkpoint, ..Applied::default() });
+        *holdings = next;
         Ok(())
     }
 
-    /// Whether the log holds so little that nobody need be looked for: so a new cluster starts at once.
-    async fn is_short(&self, log: &RemoteLog) -> bool {
-        let tail = log.tail(false, self.env.now() + LOOK_AROUND).await;
-        tail.is_ok_and(|tail| tail.index.0 <= self.options.copy_entries)
+    /// Lets go of the view that holds exactly these ranges, once nobody asks it any more.
+    async fn drop(self: &Arc<Self>, serves: Vec<Served>) -> Result<(), CallError> {
+        let mut holdings = self.holdings.lock().await;
+        let mut next = holdings.clone();
+        let is_serving = |number| self.instances().get(&number).is_some_and(|i| i.status().state == ViewState::Serving);
+        let Some(number) = next.drop(serves, is_serving)? else { return Ok(()) };
+        next.save(&self.options.directory).map_err(|error| failed(error.into()))?;
+        *holdings = next;
+        let Some(instance) = self.instances().get(&number).cloned() else { return Ok(()) };
+        tracing::info!("view {number} of this node drains: it is to go");
+        instance.drain();
+        self.env.tasks().serve("view.drop", self.clone().see_off(number, instance)).detach();
+        Ok(())
     }
 
-    /// Whether others are so far ahead of the log's beginning that copying is quicker than reading it.
-    async fn is_worth_it(&self, views: &RemoteViews, me: &Name) -> bool {
-        let until = self.env.now() + LOOK_AROUND;
+    /// Waits until nobody asks a view that drains, then removes all that it has.
+    async fn see_off(self: Arc<Self>, number: u64, instance: Arc<Instance>) {
+        self.env.sleep(DRAIN_GRACE).await;
+        let quiet = async {
+            while instance.status().calls > 0 {
+                self.env.sleep(DRAIN_PAUSE).await;
+            }
+        };
+        if self.env.timeout(DRAIN_MAX, quiet).await.is_err() {
+            tracing::warn!("view {number} of this node goes, though {} calls are on", instance.status().calls);
+        }
+        // From here on calls go to the others, or are refused, and asked elsewhere.
+        self.end(number);
+        // What is on its disk need not be whole: it is removed.
+        if let Err(error) = instance.stop(Duration::ZERO).await {
+            tracing::warn!("view {number} of this node did not stop well: {error}");
+        }
+        drop(instance);
         loop {
-            let changed = views.changed();
-            if boot::is_worth_it(views, me, LogIndex(0), self.options.copy_entries) {
-                return true;
-            }
-            if self.env.timeout_at(until, changed).await.is_err() {
-                return false;
+            match self.forget(number).await {
+                Ok(()) => return tracing::info!("view {number} of this node is gone"),
+                // Somebody still reads from it, and will not for long.
+                Err(ViewError::Open(OpenError::InUse { directory })) => {
+                    tracing::warn!("view {number} of this node has stopped, but {} is still open", directory.display());
+                }
+                Err(error) => {
+                    return tracing::error!("the data of view {number} goes at the next start of this node: {error}");
+                }
             }
         }
     }
 
-    /// Opens what the store holds, and answers from it from now on.
-    async fn take_up(&self, store: Store) -> Result<(Store, Applier), StorageError> {
-        let ViewOptions { cluster, serves, format, history, checkpoint_indexes, copy_bytes_per_second, .. } =
-            self.options.clone();
-        let held = Arc::new(Held::new(&serves));
-        let apply = ApplyOptions { cluster, serves, format, history, checkpoint_indexes };
-        let opened = store.clone();
-        let opening = move || {
-            // A view that was killed may have left some of it to the operating system only.
-            opened.persist()?;
-            Applier::open(opened, apply)
-        };
-        let applier = self.env.blocking(opening).await?;
-        self.board.set_applied(applier.applied());
-        self.board.set_durable(applier.applied().progress.applied);
-        let carousel = Carousel::new(self.env.clone(), store.clone(), self.board.clone(), copy_bytes_per_second);
-        let desk = Desk {
-            env: self.env.clone(),
-            store: store.clone(),
-            shared: applier.shared().clone(),
-            board: self.board.clone(),
-            held,
-            slices: Arc::new(Semaphore::new(SLICES_MAX)),
-            carousel,
-        };
-        self.answer_from(Some(desk));
-        tracing::info!("a view of {} opens at entry {}", self.options.directory.display(), applier.next());
-        Ok((store, applier))
+    /// Removes what a stopped view has left, then strikes it off.
+    async fn forget(&self, number: u64) -> Result<(), ViewError> {
+        self.remove(number).await?;
+        let mut holdings = self.holdings.lock().await;
+        holdings.forget(number);
+        Ok(holdings.save(&self.options.directory)?)
     }
 
-    /// Gives up what the store holds. Nobody may hold it any more but calls that end soon.
-    async fn begin_anew(&self) -> Result<Store, ViewError> {
-        self.answer_from(None);
-        self.board.set_state(ViewState::Booting);
-        self.board.set_applied(Applied::default());
-        let directory = self.options.directory.clone();
-        self.env.blocking(move || Store::give_up(&directory)).await?;
-        Ok(open(&self.env, &self.options).await?)
+    async fn begin(&self, number: u64, serves: Vec<Served>) -> Result<(), ViewError> {
+        let directory = Holdings::place(&self.options.directory, number);
+        let options = ViewOptions { serves, directory, ..self.options.clone() };
+        let instance = Instance::start(&self.env, options, self.others.clone()).await?;
+        let mut running = self.running();
+        running.instances.insert(number, instance);
+        running.edition += 1;
+        drop(running);
+        self.changed.notify_waiters();
+        Ok(())
     }
 
-    fn answer_from(&self, desk: Option<Desk>) {
-        *self.desk.write().expect("nothing panics while it holds this") = desk;
+    fn end(&self, number: u64) {
+        let mut running = self.running();
+        running.instances.remove(&number);
+        running.edition += 1;
+        drop(running);
+        self.changed.notify_waiters();
     }
-}
 
-/// Opens a view's directory.
-async fn open(env: &Env, options: &ViewOptions) -> Result<Store, OpenError> {
-    let give_up = env.now() + CLOSING_MAX;
-    loop {
-        let ViewOptions { cluster, serves, directory, store, .. } = options.clone();
-        match env.blocking(move || Store::open(&directory, &cluster, &serves, &store)).await {
-            Err(OpenError::InUse { .. }) if env.now() < give_up => env.sleep(CLOSING_PAUSE).await,
-            opened => return opened,
+    /// Removes a view's data, once its engine has closed.
+    async fn remove(&self, number: u64) -> Result<(), ViewError> {
+        let directory = Holdings::place(&self.options.directory, number);
+        let give_up = self.env.now() + CLOSING_MAX;
+        loop {
+            let path = directory.clone();
+            match self.env.blocking(move || Store::remove(&path, number != 0)).await {
+                Err(OpenError::InUse { .. }) if self.env.now() < give_up => self.env.sleep(DRAIN_PAUSE).await,
+                removed => return Ok(removed?),
+            }
         }
     }
+
+    fn instances(&self) -> BTreeMap<u64, Arc<Instance>> {
+        self.running().instances.clone()
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().expect("nothing panics while it holds this")
+    }
 }
 
-/// The log from an index on, as a stream.
-fn entries(
-    log: RemoteLog,
-    epoch: Option<Epoch>,
-    from: LogIndex,
-) -> impl Stream<Item = Result<Entries, CallError>> + Send + Unpin {
-    let reader = log.read(epoch, from, true);
-    Box::pin(stream::try_unfold(reader, |mut reader| async move {
-        Ok(reader.next().await?.map(|entries| (entries, reader)))
-    }))
+fn sorted(mut serves: Vec<Served>) -> Vec<Served> {
+    serves.sort_unstable();
+    serves.dedup();
+    serves
+}
+
+fn listed(serves: &[Served]) -> String {
+    serves.iter().map(|s| format!("{} {}", s.space, s.range)).collect::<Vec<_>>().join(", ")
+}
+
+fn failed(error: ViewError) -> CallError {
+    CallError::later(Code::Storage, 1000, format!("this node cannot hold that: {error}"))
+}
+
+/// Room on the disk of a directory; none where the system does not say.
+fn free_bytes(directory: &std::path::Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(directory).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
 }

@@ -5,6 +5,7 @@ use super::carousel::Carousel;
 use super::checkpoint;
 use super::copy::Wanted;
 use super::follow::FollowError;
+use super::instance::Instance;
 use super::intervals::Intervals;
 use super::lookup::{At, Lookup, LookupError, Request};
 use super::outcomes::Outcome;
@@ -17,10 +18,10 @@ use beam_wire::message::Kind;
 use beam_wire::message::view::ViewRules;
 use beam_wire::message::view::{
     CheckpointChunk, Counts, INTERVALS_MAX, KEYS_MAX, LookupChunk, TermsChunk, ViewCheckpoint, ViewCopy, ViewCount,
-    ViewLookup, ViewStatus, ViewTerms, ViewVerdict,
+    ViewLookup, ViewState, ViewStatus, ViewStatusReply, ViewTerms, ViewVerdict,
 };
 use beam_wire::quic::{Handle, Incoming};
-use beam_wire::{CallError, Code, Range, Space, Version};
+use beam_wire::{CallError, Code, LogIndex, Range, Space, TermId, Version};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -48,38 +49,82 @@ pub struct Desk {
 /// that we know, and calls take turns slice by slice, so that a scan does not keep keys waiting.
 pub const SLICES_MAX: usize = 16;
 
-impl Desk {
-    /// Answers one call of a kind that belongs to views.
-    pub async fn serve(self, call: Incoming) -> Result<(), CallError> {
-        let board = self.board.clone();
-        match call.kind {
-            Kind::ViewStatus => status(self.env, self.board, call.open()?).await,
-            Kind::ViewRules => {
-                let mut call: Handle<ViewRules> = call.open()?;
-                call.reply(&board.rules()).await
-            }
-            Kind::ViewCopy => self.copy(call.open()?).await,
-            Kind::ViewCheckpoint => self.checkpoint(call.open()?).await,
-            Kind::ViewLookup => {
-                let _counted = board.enter();
-                self.lookup(call.open()?).await
-            }
-            Kind::ViewTerms => {
-                let _counted = board.enter();
-                self.terms(call.open()?).await
-            }
-            Kind::ViewVerdict => {
-                let _counted = board.enter();
-                self.verdict(call.open()?).await
-            }
-            Kind::ViewCount => {
-                let _counted = board.enter();
-                self.count(call.open()?).await
-            }
-            other => Err(CallError::never(Code::UnknownKind, format!("a view does not answer {other:?}"))),
-        }
+/// Answers one call of a kind that belongs to views: the view that can answer it best does.
+pub async fn serve(env: Env, instances: Vec<Arc<Instance>>, call: Incoming) -> Result<(), CallError> {
+    if call.kind == Kind::ViewStatus {
+        let Some(first) = instances.first() else { return Err(without_data()) };
+        return status(env, first.board().clone(), call.open()?).await;
     }
+    let desks: Vec<Desk> = instances.iter().filter_map(|instance| instance.desk()).collect();
+    let any = |at: Option<Version>| best(&desks, at, |_| true);
+    match call.kind {
+        Kind::ViewRules => {
+            let mut call: Handle<ViewRules> = call.open()?;
+            // One that has no data yet has read nothing, and says so.
+            let rules = instances.iter().map(|instance| instance.board().rules()).max_by_key(|rules| rules.at);
+            call.reply(&rules.ok_or_else(without_data)?).await
+        }
+        Kind::ViewCopy => {
+            let call: Handle<ViewCopy> = call.open()?;
+            let ViewCopy { at, space, range, .. } = call.request;
+            best(&desks, Some(at), |held| held.covers(space, &range))?.copy(call).await
+        }
+        Kind::ViewCheckpoint => {
+            let newest = desks.iter().max_by_key(|desk| desk.board.status().checkpoint);
+            newest.cloned().ok_or_else(without_data)?.checkpoint(call.open()?).await
+        }
+        Kind::ViewLookup => {
+            let call: Handle<ViewLookup> = call.open()?;
+            let ViewLookup { at, space, range, .. } = call.request;
+            let desk = best(&desks, Some(at), |held| held.covers(space, &range))?;
+            let _counted = desk.board.enter();
+            desk.lookup(call).await
+        }
+        Kind::ViewTerms => {
+            let call: Handle<ViewTerms> = call.open()?;
+            let desk = best(&desks, Some(call.request.at), |held| stranger(held, &call.request.ids).is_none())?;
+            let _counted = desk.board.enter();
+            desk.terms(call).await
+        }
+        Kind::ViewVerdict => {
+            let call: Handle<ViewVerdict> = call.open()?;
+            let desk = any(Some(call.request.at))?;
+            let _counted = desk.board.enter();
+            desk.verdict(call).await
+        }
+        Kind::ViewCount => {
+            let call: Handle<ViewCount> = call.open()?;
+            let ViewCount { at, space, range, .. } = call.request;
+            let desk = best(&desks, Some(at), |held| held.covers(space, &range))?;
+            let _counted = desk.board.enter();
+            desk.count(call).await
+        }
+        other => Err(CallError::never(Code::UnknownKind, format!("a view does not answer {other:?}"))),
+    }
+}
 
+/// The view to answer from: one that holds what is asked for, can still read the version, and is not about to stop.
+fn best(desks: &[Desk], at: Option<Version>, holds: impl Fn(&Held) -> bool) -> Result<Desk, CallError> {
+    let rank = |desk: &&Desk| rank(holds(&desk.held), &desk.board.status(), at.map(|at| at.index));
+    desks.iter().min_by_key(rank).cloned().ok_or_else(without_data)
+}
+
+fn rank(holds: bool, status: &ViewStatusReply, at: Option<LogIndex>) -> impl Ord + use<> {
+    let place = match status.state {
+        ViewState::Serving => 0,
+        ViewState::Draining => 1,
+        ViewState::Booting => 2,
+    };
+    let (too_old, waits) = (at.is_some_and(|at| status.oldest > at), at.is_some_and(|at| status.applied < at));
+    (!holds, too_old, place, waits)
+}
+
+/// An id whose term the view does not hold.
+fn stranger<'a>(held: &Held, ids: &'a [TermId]) -> Option<&'a TermId> {
+    ids.iter().find(|id| !id.is_inline() && !held.contains(Space::Term, id.point()))
+}
+
+impl Desk {
     /// Reads something on a thread that may block.
     async fn read<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> T {
         let _turn = self.slices.acquire().await.expect("it is never closed");
@@ -127,7 +172,7 @@ impl Desk {
     async fn terms(self, mut call: Handle<ViewTerms>) -> Result<(), CallError> {
         let ViewTerms { at, ids } = call.request.clone();
         check_keys(ids.len())?;
-        if let Some(id) = ids.iter().find(|id| !id.is_inline() && !self.held.contains(Space::Term, id.point())) {
+        if let Some(id) = stranger(&self.held, &ids) {
             return Err(CallError::never(Code::NotHere, format!("this view does not hold the term {id}")));
         }
         self.check_epoch(at)?;
@@ -309,12 +354,9 @@ fn check_count(count: usize, max: usize, what: &str) -> Result<(), CallError> {
     Ok(())
 }
 
-/// Answers for a view that has nothing to answer from yet.
-pub async fn without_data(env: Env, board: Arc<Board>, call: Incoming) -> Result<(), CallError> {
-    match call.kind {
-        Kind::ViewStatus => status(env, board, call.open()?).await,
-        _ => Err(CallError::elsewhere(Code::Unavailable, "this view copies from others, and has no data yet")),
-    }
+/// None of the views has anything to answer from yet.
+fn without_data() -> CallError {
+    CallError::elsewhere(Code::Unavailable, "this view copies from others, and has no data yet")
 }
 
 async fn status(env: Env, board: Arc<Board>, mut call: Handle<ViewStatus>) -> Result<(), CallError> {
@@ -343,4 +385,31 @@ fn checkpoint_chunk(pieces: &mut Scan) -> Result<Vec<(Bytes, Bytes)>, StorageErr
         chunk.push((key, value));
     }
     Ok(chunk)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remote::view::tests::view;
+
+    #[test]
+    fn who_holds_it_answers_and_who_stays_before_who_goes() {
+        let status = |state, oldest, applied| {
+            let mut view = view("v", &[], applied);
+            view.set(|status| (status.state, status.oldest) = (state, LogIndex(oldest)));
+            view.status
+        };
+        let ranked = |holds, state, oldest, applied| rank(holds, &status(state, oldest, applied), Some(LogIndex(50)));
+        use ViewState::*;
+        let order = [
+            ranked(true, Serving, 0, 60),
+            ranked(true, Serving, 0, 49),
+            ranked(true, Draining, 0, 60),
+            ranked(true, Booting, 0, 60),
+            ranked(true, Booting, 0, 49),
+            ranked(true, Serving, 51, 60),
+            ranked(false, Serving, 0, 60),
+        ];
+        assert!(order.is_sorted());
+    }
 }

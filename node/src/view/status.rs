@@ -30,6 +30,7 @@ struct Shown {
     committed: LogIndex,
     state: ViewState,
     calls: u32,
+    copied: Option<u64>,
     broken: Option<Arc<FollowError>>,
     /// Counts changes of anything but `calls`.
     edition: u64,
@@ -47,6 +48,7 @@ impl Board {
             committed: LogIndex(0),
             state: ViewState::Booting,
             calls: 0,
+            copied: None,
             broken: None,
             edition: 0,
         };
@@ -77,6 +79,21 @@ impl Board {
                 shown.state = state;
             }
         });
+    }
+
+    /// So many versions of facts and texts were copied; none when the view is not copying any more.
+    pub fn set_copied(&self, copied: Option<u64>) {
+        self.change(|shown| shown.copied = copied);
+    }
+
+    /// So many more were copied.
+    pub fn add_copied(&self, more: u64) {
+        self.change(|shown| shown.copied = Some(shown.copied.unwrap_or_default() + more));
+    }
+
+    /// As [`Board::set_copied`] said.
+    pub fn copied(&self) -> Option<u64> {
+        self.shown().copied
     }
 
     /// A look-up has found the disk broken: the view must stop.

@@ -252,6 +252,23 @@ impl Store {
         std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(io)
     }
 
+    /// Removes what a directory holds, and the directory itself if it is nobody else's. Refused while it is open.
+    pub fn remove(directory: &Path, whole: bool) -> Result<(), OpenError> {
+        if !directory.exists() {
+            return Ok(());
+        }
+        let io = |why| OpenError::Io { directory: directory.into(), why };
+        Store::give_up(directory)?;
+        let engine = directory.join(ENGINE);
+        if engine.exists() {
+            if let Err(fjall::Error::Locked) = Store::open_engine(&engine, &[], &StoreOptions::default()) {
+                return Err(OpenError::InUse { directory: directory.into() });
+            }
+            std::fs::remove_dir_all(&engine).map_err(io)?;
+        }
+        if whole { std::fs::remove_dir_all(directory).map_err(io) } else { Ok(()) }
+    }
+
     /// Begins to gather writes.
     pub fn batch(&self) -> Batch<'_> {
         Batch { store: self, inner: self.db.batch() }
@@ -486,7 +503,8 @@ fn identity(cluster: &Name, serves: &[Served]) -> String {
     text
 }
 
-fn write_durably(directory: &Path, name: &str, text: &str) -> io::Result<()> {
+/// Writes a small file beside the engine, whole.
+pub(super) fn write_durably(directory: &Path, name: &str, text: &str) -> io::Result<()> {
     let temporary = directory.join(format!("{name}.new"));
     let mut file = std::fs::File::create(&temporary)?;
     file.write_all(text.as_bytes())?;

@@ -368,9 +368,9 @@ fn counts_are_those_of_the_newest_version() {
     }
 }
 
-mod role {
-    //! The role, fed from memory.
-    use super::super::{ViewError, ViewOptions, ViewRole};
+mod instance {
+    //! One view, fed from memory.
+    use super::super::{Instance, ViewError, ViewOptions};
     use super::*;
     use beam_wire::env::{Dns, DnsError, Env, SrvAnswer};
     use beam_wire::message::log::Entries;
@@ -418,7 +418,7 @@ mod role {
         let (env, directory, model) = (env(), tempfile::tempdir().unwrap(), Model::random(7, 100));
         let (send, frames) = log();
         let mut frames = Some(frames);
-        let view = ViewRole::start_with(&env, options(directory.path()), None, move |epoch, from| {
+        let view = Instance::start_with(&env, options(directory.path()), None, move |epoch, from| {
             assert_eq!((epoch, from), (None, LogIndex(1)));
             frames.take().unwrap()
         });
@@ -442,7 +442,7 @@ mod role {
 
         let (_send, frames) = log();
         let mut frames = Some(frames);
-        let view = ViewRole::start_with(&env, options(directory.path()), None, move |epoch, from| {
+        let view = Instance::start_with(&env, options(directory.path()), None, move |epoch, from| {
             assert_eq!((epoch, from), (Some(Epoch(1)), LogIndex(1)), "there is no checkpoint yet");
             frames.take().unwrap()
         });
@@ -452,7 +452,7 @@ mod role {
     #[tokio::test]
     async fn it_is_not_opened_as_another_view() {
         let (env, directory) = (env(), tempfile::tempdir().unwrap());
-        let start = |options| ViewRole::start_with(&env, options, None, |_, _| stream::pending());
+        let start = |options| Instance::start_with(&env, options, None, |_, _| stream::pending());
         drop(start(options(directory.path())).await.unwrap());
         let other = |change: fn(&mut ViewOptions)| {
             let mut options = options(directory.path());
@@ -500,7 +500,7 @@ mod role {
             let (env, directory, (send, log)) = (env(), tempfile::tempdir().unwrap(), log());
             let mut log = Some(log);
             let entries = move |_, _| log.take().unwrap();
-            let view = ViewRole::start_with(&env, options(directory.path()), None, entries).await.unwrap();
+            let view = Instance::start_with(&env, options(directory.path()), None, entries).await.unwrap();
             let board = view.board();
             for frame in frames {
                 let next = frame.as_ref().map_or(1, |entries| entries.first.0);

@@ -20,9 +20,11 @@ fn callers(kind: Kind) -> (&'static [Role], Option<ClientRole>) {
         LogRecover => (&[], Some(ClientRole::Admin)),
         // Only log nodes vote and replicate; not even an operator speaks for one.
         RaftPipe | RaftVote | RaftSnapshot | RaftTransfer | RaftHeartbeat => (&[Log], None),
-        ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount | ViewRules => {
+        ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount | ViewRules | ViewInstances => {
             (&[View, Api], Some(ClientRole::Admin))
         }
+        // What a node holds is an operator's to say.
+        ViewHold | ViewDrop => (&[], Some(ClientRole::Admin)),
         // Views copy from views, and so does whoever makes backups.
         ViewCopy | ViewCheckpoint => (&[View], Some(ClientRole::Admin)),
         ApiQuery | ApiStatus => (&[Api], Some(ClientRole::Reader)),
@@ -67,6 +69,9 @@ mod tests {
         ViewCopy       - V -  - - a
         ViewCheckpoint - V -  - - a
         ViewRules      - V A  - - a
+        ViewInstances  - V A  - - a
+        ViewHold       - - -  - - a
+        ViewDrop       - - -  - - a
         ApiQuery       - - A  r w a
         ApiUpdate      - - A  - w a
         ApiTransact    - - A  - w a

@@ -40,6 +40,9 @@ pub enum Kind {
     ViewCopy = 53,
     ViewCheckpoint = 54,
     ViewRules = 55,
+    ViewInstances = 56,
+    ViewHold = 57,
+    ViewDrop = 58,
     ApiQuery = 64,
     ApiUpdate = 65,
     ApiTransact = 66,
@@ -48,7 +51,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind there is.
-    pub const ALL: [Kind; 26] = [
+    pub const ALL: [Kind; 29] = [
         Kind::Hello,
         Kind::LogAppend,
         Kind::LogRead,
@@ -71,6 +74,9 @@ impl Kind {
         Kind::ViewCopy,
         Kind::ViewCheckpoint,
         Kind::ViewRules,
+        Kind::ViewInstances,
+        Kind::ViewHold,
+        Kind::ViewDrop,
         Kind::ApiQuery,
         Kind::ApiUpdate,
         Kind::ApiTransact,

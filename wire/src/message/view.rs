@@ -274,3 +274,72 @@ impl Call for ViewRules {
     type Item = ();
     type Reply = ViewRulesReply;
 }
+
+/// Asks a view node for all the views that it holds: two while the data is cut anew. With `watch`, tells again
+/// as [`ViewStatus`] does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewInstances {
+    /// Go on telling.
+    pub watch: bool,
+}
+
+/// The views of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewInstancesReply {
+    /// By number.
+    pub instances: Vec<Instance>,
+    /// What the node's topology says that it holds.
+    pub topology: Vec<Served>,
+    /// Room on the disk that they lie on, where it is known; never told to watchers.
+    pub free_bytes: Option<u64>,
+}
+
+/// One view among those of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Its number on this node.
+    pub number: u64,
+    /// How it is.
+    pub status: ViewStatusReply,
+    /// How many versions of facts and texts it has copied so far; none if it is not copying.
+    pub copied: Option<u64>,
+    /// What it takes on disk, where it is known; never told to watchers.
+    pub disk_bytes: Option<u64>,
+}
+
+impl Call for ViewInstances {
+    const KIND: Kind = Kind::ViewInstances;
+    type Item = ();
+    type Reply = ViewInstancesReply;
+}
+
+/// Tells a view node to hold these ranges, as one view beside those that it has. It copies them from others,
+/// and remembers over restarts that it was told. One that it has already is not begun again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewHold {
+    /// Ranges that do not overlap within a space, at most [`RANGES_MAX`].
+    pub serves: Vec<Served>,
+}
+
+/// Ranges of one view.
+pub const RANGES_MAX: usize = 4096;
+
+impl Call for ViewHold {
+    const KIND: Kind = Kind::ViewHold;
+    type Item = ();
+    type Reply = ViewInstancesReply;
+}
+
+/// Tells a view node to let go of the view that holds exactly these ranges: it drains, then its data is deleted.
+/// Refused unless another view of the node serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewDrop {
+    /// What it holds, so that a view that has come into its place since is not meant.
+    pub serves: Vec<Served>,
+}
+
+impl Call for ViewDrop {
+    const KIND: Kind = Kind::ViewDrop;
+    type Item = ();
+    type Reply = ViewInstancesReply;
+}
