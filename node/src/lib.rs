@@ -17,5 +17,6 @@ pub mod query;
 pub mod rdf;
 pub mod recovery;
 pub mod remote;
+pub mod repartition;
 pub mod upgrade;
 pub mod view;

@@ -3,6 +3,8 @@
 //! [`SimCluster`] runs the nodes of a topology in one thread on virtual time, with an in-memory network
 //! that is slow and loses packets, and disks of log nodes that lose what was not synced when they crash.
 
+pub mod checked;
+
 use anyhow::{Context, Result};
 use beam_certs::Authority;
 use beam_client::{Client, ClientOptions};
@@ -15,7 +17,7 @@ use beam_wire::env::sim::{Link, SimWorld};
 use beam_wire::env::{Env, SrvAnswer, SrvTarget};
 use beam_wire::message::hello::Hello;
 use beam_wire::quic::{Directory, DirectoryOptions, Endpoint, EndpointOptions, Incoming, Peers, Service};
-use beam_wire::topology::Topology;
+use beam_wire::topology::{self, Topology};
 use beam_wire::{CallError, ClientRole, Code, Identity, Name, Role};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -47,6 +49,7 @@ pub struct SimCluster {
     /// The newest command format that a node reads, where it is not this program's.
     pub formats: BTreeMap<Name, u16>,
     clients: u8,
+    joined: u8,
 }
 
 impl SimCluster {
@@ -79,6 +82,7 @@ impl SimCluster {
             running: BTreeMap::new(),
             formats: BTreeMap::new(),
             clients: 0,
+            joined: 0,
             authority,
             world,
         };
@@ -176,6 +180,37 @@ impl SimCluster {
             disk.crash(loss);
         }
         node.gone().await;
+    }
+
+    /// A node stops in good order, and DNS names it no more.
+    pub async fn retire_node(&mut self, name: &Name) {
+        let mut topology = Topology::clone(&self.topology);
+        topology.nodes.retain(|node| node.name != *name);
+        self.topology = Arc::new(topology);
+        self.publish();
+        if let Some(node) = self.running.remove(name) {
+            node.stop().await;
+            self.world.kill(name.as_str());
+        }
+    }
+
+    /// A node joins that the others' topologies do not know: DNS names it, and its certificate says what it may. Its
+    /// address is chosen here.
+    pub async fn join_node(&mut self, node: topology::Node, loss: f64) -> Result<()> {
+        let name = node.name.clone();
+        let mut topology = Topology::clone(&self.topology);
+        self.joined += 1;
+        let address = address(self.place(&node.datacenter), 2, self.joined);
+        topology.nodes.push(topology::Node { address, bind: None, ..node });
+        self.topology = Arc::new(topology);
+        self.lay_links(loss);
+        self.publish();
+        self.start_node(&name).await
+    }
+
+    /// Whether a node runs.
+    pub fn runs(&self, name: &Name) -> bool {
+        self.running.contains_key(name)
     }
 
     /// Starts those nodes again that have asked for it; fails when one has failed.
@@ -327,7 +362,8 @@ impl Service for Nothing {
 
 const CLIENT_PORT: u16 = 5000;
 
+/// Of kind 0 are nodes of the first topology, of kind 1 clients, of kind 2 nodes that joined.
 fn address(datacenter: u8, kind: u8, number: u8) -> SocketAddr {
-    let port = if kind == 0 { 4433 } else { CLIENT_PORT };
+    let port = if kind == 1 { CLIENT_PORT } else { 4433 };
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, datacenter, kind, number)), port)
 }

@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
 //! 3 unhealthy, 4 unavailable, 5 denied.
 
+mod agree;
 mod backup;
 mod cert;
 mod connect;
@@ -15,6 +16,7 @@ mod query;
 mod status;
 mod topology;
 mod update;
+mod views;
 
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
@@ -52,6 +54,8 @@ enum Command {
     Restore(backup::RestoreArgs),
     /// Look into the log, and append to it
     Log(log::Args),
+    /// Which node holds which partitions, and cutting the data anew
+    Views(views::Args),
     /// Make and show certificates
     Cert(cert::Args),
     /// Check topology.toml, or print its DNS records
@@ -82,6 +86,7 @@ pub fn run() -> ExitCode {
         Command::VerifyBackup(args) => backup::verify_backup(args),
         Command::Restore(args) => backup::restore(args),
         Command::Log(args) => log::run(args),
+        Command::Views(args) => views::run(args),
         Command::Cert(args) => cert::run(args),
         Command::Topology(args) => topology::run(args),
     };

@@ -1,6 +1,7 @@
 //! `beam log add`, `promote`, `remove`, `replace`, `lead`, `drain` and `return`: what each would do is shown on
 //! stderr, then done; what cannot be undone is asked about first.
 
+use crate::cli::agree::agreed;
 use crate::cli::connect::Connection;
 use crate::cli::{Exit, Output};
 use crate::remote::log::RemoteLog;
@@ -9,7 +10,6 @@ use beam_wire::env::Env;
 use beam_wire::message::log::{Apply, Change, LogChangeReply, Member, Plan};
 use beam_wire::{Code, Name, Version};
 use serde_json::json;
-use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 /// How a change is made.
@@ -35,8 +35,6 @@ pub struct How {
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// The plan is refused, or cannot be.
 const REFUSED: u8 = 1;
-/// Something is missing on the command line.
-const USAGE: u8 = 2;
 
 pub fn raft_id(text: &str) -> Result<u64, String> {
     u64::from_str_radix(text, 16).map_err(|_| format!("{text:?} is not a Raft id in hexadecimal"))
@@ -71,23 +69,12 @@ async fn make(log: &RemoteLog, env: &Env, change: Change, how: How) -> Result<()
         report(how.output, &plan, None)?;
         return Ok(());
     }
-    if matches!(change, Change::Remove { .. } | Change::Replace { .. }) && !how.yes && !agreed()? {
+    if matches!(change, Change::Remove { .. } | Change::Replace { .. }) && !how.yes && !agreed("This cannot be undone")?
+    {
         return Err(Exit { code: REFUSED, why: "nothing was done".into() }.into());
     }
     let (plan, done) = carry_out(log, env, &change, plan, &how).await?;
     report(how.output, &plan, Some(done))
-}
-
-fn agreed() -> Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        let why = "this cannot be undone, and there is no terminal to ask at: say --yes, or --plan".into();
-        return Err(Exit { code: USAGE, why }.into());
-    }
-    eprint!("This cannot be undone. Go on? [y/N] ");
-    std::io::stderr().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Asks until all is done. The time that a command may take begins anew whenever what it waits for moves.
