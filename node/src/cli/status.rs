@@ -1,18 +1,19 @@
 //! `beam status`: nodes, leader, lag, replicas per partition and datacenter, and what may still fail.
 
 use super::connect::Connection;
+use super::views::{holds_otherwise, lines, spelled};
 use super::{Exit, UNHEALTHY, runtime};
 use crate::api::shorten::{ShortenOptions, decide};
-use crate::coverage::{self, Piece, Seen, range_name};
+use crate::coverage::{self, Piece, Planned, Seen, range_name};
 use anyhow::Result;
+use beam_wire::Name;
 use beam_wire::message::api::ApiStatusReply;
 use beam_wire::message::log::LogInfoReply;
-use beam_wire::message::view::{ViewState, ViewStatusReply};
+use beam_wire::message::view::{Served, ViewState, ViewStatusReply};
 use beam_wire::topology::Topology;
-use beam_wire::{Name, Range, Space};
 use comfy_table::{Table, presets};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long log nodes may take to say how they are, beside what the api node has said of them.
@@ -112,6 +113,7 @@ impl Judged {
             what: gap.to_string(),
             remedy: Some(gap.remedy.to_string()),
         }));
+        weak.extend(planned.iter().filter_map(|planned| otherwise(planned, &seen)));
         weak.extend(log_warnings.into_iter().map(Weakness::of));
         let options = ShortenOptions::of(topology);
         let decision = newest.map(|log| decide(&options, &seen, log));
@@ -136,6 +138,20 @@ fn silent(status: &ApiStatusReply) -> Vec<Weakness> {
         weak.insert(0, Weakness { lost: true, what, remedy: None });
     }
     weak
+}
+
+/// A node that was told to hold something else than the topology says: with its disk it would lose that, too.
+fn otherwise(planned: &Planned, seen: &[Seen<'_>]) -> Option<Weakness> {
+    let node = &planned.node;
+    let views = seen.iter().filter(|view| view.node == node && view.status.state != ViewState::Draining);
+    let held: Vec<Served> = views.flat_map(|view| view.status.serves.clone()).collect();
+    if held.is_empty() || !holds_otherwise(&held, &planned.serves) {
+        return None;
+    }
+    let what = format!("{node} holds {}, and the topology says {}", spelled(&held), spelled(&planned.serves));
+    let remedy = lines(&held)
+        .map(|lines| format!("once nothing moves any more, let the topology say {}", lines.replace('\n', ", ")));
+    Some(Weakness { lost: false, what, remedy })
 }
 
 /// A view that serves, and is further behind than api nodes bear of a whole datacenter.
@@ -211,27 +227,13 @@ fn view_row(view: &ViewStatusReply) -> Vec<String> {
     };
     vec![
         state.to_owned(),
-        partition(view),
+        spelled(&view.serves),
         view.applied.to_string(),
         view.committed.0.saturating_sub(view.applied.0).to_string(),
         view.durable.to_string(),
         view.facts.to_string(),
         view.calls.to_string(),
     ]
-}
-
-/// A view that holds the same n-th of several spaces, in short.
-fn partition(view: &ViewStatusReply) -> String {
-    let mut by_range: BTreeMap<Range, Vec<&str>> = BTreeMap::new();
-    for served in &view.serves {
-        by_range.entry(served.range).or_default().push(served.space.as_str());
-    }
-    let all = |spaces: &Vec<&str>| spaces.len() == Space::ALL.len();
-    let describe = |(range, spaces): (&Range, &Vec<&str>)| match all(spaces) {
-        true => range_name(range),
-        false => format!("{} {}", spaces.join("+"), range_name(range)),
-    };
-    by_range.iter().map(describe).collect::<Vec<_>>().join(", ")
 }
 
 fn document(status: &ApiStatusReply, judged: &Judged) -> serde_json::Value {

@@ -8,6 +8,7 @@ use super::connect::Connection;
 use super::{Output, runtime};
 use crate::repartition::Nodes;
 use anyhow::Result;
+pub use partitions::{holds_otherwise, lines, spelled};
 
 #[derive(clap::Args)]
 pub struct Args {
