@@ -22,7 +22,7 @@ pub enum LoadError {
         loaded: u64,
         /// What happened then.
         #[source]
-        error: ClientError,
+        error: Box<ClientError>,
     },
 }
 
@@ -73,5 +73,5 @@ async fn write(client: &Client, batch: Batch) -> Result<u64, ClientError> {
 }
 
 fn acknowledged(loaded: u64, written: Result<u64, ClientError>) -> Result<u64, LoadError> {
-    written.map(|facts| loaded + facts).map_err(|error| LoadError::Write { loaded, error })
+    written.map(|facts| loaded + facts).map_err(|error| LoadError::Write { loaded, error: error.into() })
 }

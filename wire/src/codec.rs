@@ -1,6 +1,8 @@
 //! Postcard with the limits that it does not have itself.
 
-use serde::{Serialize, de::DeserializeOwned};
+use bytes::{BufMut, BytesMut};
+use postcard::ser_flavors::Flavor;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Why bytes are not the message that they should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +31,32 @@ pub fn encode<M: Serialize>(message: &M) -> Vec<u8> {
     postcard::to_stdvec(message).expect("our messages serialize")
 }
 
+/// Adds the bytes of `message` to the end of `into`.
+pub fn append<M: Serialize + ?Sized>(message: &M, into: &mut BytesMut) {
+    postcard::serialize_with_flavor(message, Appender(into)).expect("our messages serialize");
+}
+
+/// Where postcard writes to. Its own adapter for `Extend` takes bytes one by one.
+struct Appender<'a>(&'a mut BytesMut);
+
+impl Flavor for Appender<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.put_u8(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
 /// Reads one message that fills `bytes` to the last.
 pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, DecodeError> {
     let (message, rest) = take(bytes)?;
@@ -41,6 +69,11 @@ pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, DecodeError> {
 
 /// Reads one message from the front of `bytes`, and returns what follows it.
 pub fn take<M: DeserializeOwned>(bytes: &[u8]) -> Result<(M, &[u8]), DecodeError> {
+    take_borrowed(bytes)
+}
+
+/// The same, of a message that may keep parts of `bytes`.
+pub fn take_borrowed<'a, M: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(M, &'a [u8]), DecodeError> {
     postcard::take_from_bytes(bytes).map_err(|e| DecodeError::Malformed { what: short_name::<M>(), why: e.to_string() })
 }
 

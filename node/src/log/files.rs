@@ -280,6 +280,9 @@ impl Files {
             (Some(used), Some(_)) => used,
             // What is in there is not counted at a restart. The file is longer than that.
             (None, Some(segment)) => {
+                if !self.meta.is_current() {
+                    self.meta.save(&self.state)?;
+                }
                 segment.unseal()?;
                 if segment.bounds()?.is_none() { 0 } else { segment.file_bytes()? }
             }

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The format of the metadata that this version writes.
-pub const META_FORMAT: u32 = 2;
+pub const META_FORMAT: u32 = 3;
 /// The oldest format that it reads. What later formats have added is then as in an empty log.
 pub const META_FORMAT_MIN: u32 = 1;
 /// The file's name.
@@ -172,6 +172,12 @@ impl Meta {
         Ok(())
     }
 
+    /// Whether the file is in the format that this version writes: versions that know none of what it writes
+    /// elsewhere then refuse the log, instead of taking it for empty.
+    pub fn is_current(&self) -> bool {
+        self.written.get(FORMAT).is_some_and(|format| *format == META_FORMAT.to_le_bytes())
+    }
+
     /// Makes `state` durable: once the disk has settled, if it is simulated.
     pub fn save(&mut self, state: &MetaState) -> Result<(), StoreError> {
         let wanted = encode(state);
@@ -221,7 +227,7 @@ fn encode(state: &MetaState) -> BTreeMap<&'static str, Vec<u8>> {
     };
     let sealed: Vec<_> = state.segments.iter().filter_map(sealed).collect();
     let mut values = BTreeMap::from([
-        ("format", META_FORMAT.to_le_bytes().to_vec()),
+        (FORMAT, META_FORMAT.to_le_bytes().to_vec()),
         ("raft_id", codec::encode(&state.raft_id)),
         ("cluster", codec::encode(&state.cluster)),
         ("epoch", codec::encode(&state.epoch)),
@@ -239,6 +245,8 @@ fn encode(state: &MetaState) -> BTreeMap<&'static str, Vec<u8>> {
     values
 }
 
+/// The key of the format's number.
+const FORMAT: &str = "format";
 /// The key of what covers all others: redb looks at its own checksums only after a crash.
 const CHECKSUM: &str = "checksum";
 
@@ -254,7 +262,7 @@ fn checksum<'a>(values: impl Iterator<Item = (&'a str, &'a [u8])>) -> [u8; 8] {
 
 fn decode(found: &BTreeMap<String, Vec<u8>>) -> Result<MetaState, StoreError> {
     let corrupt = |why: String| StoreError::Corrupt { file: META.into(), why };
-    let format = found.get("format").and_then(|v| Some(u32::from_le_bytes(v.as_slice().try_into().ok()?)));
+    let format = found.get(FORMAT).and_then(|v| Some(u32::from_le_bytes(v.as_slice().try_into().ok()?)));
     let format = match format {
         Some(format @ META_FORMAT_MIN..=META_FORMAT) => format,
         Some(found) => return Err(StoreError::UnknownFormat { file: META.into(), found, known: META_FORMAT }),

@@ -58,6 +58,7 @@ mod removed;
 pub mod renewal;
 pub mod room;
 mod round_trips;
+mod run;
 pub mod runtime;
 mod search;
 mod segment;

@@ -2,20 +2,28 @@
 //!
 //! redb walks a whole file after a crash: as only the last segment is open for writing, only that one is
 //! ever walked.
+//!
+//! Entries lie in runs. In a segment that an earlier version has begun, the first ones lie alone, each in its row.
 
 use super::disk::Disk;
 use super::guard::guarded;
 use super::meta::{At, SegmentRecord};
+use super::run::{self, Run};
 use super::store::StoreError;
-use super::stored::{EntryError, decode_entry, encode_entry};
+use super::stored::{EntryError, decode_entry};
 use super::types::{Entry, LogCommand};
+use bytes::{Bytes, BytesMut};
 use openraft::EntryPayload;
 use redb::{
-    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition,
+    Builder, Database, DatabaseError, Key, ReadOnlyDatabase, ReadOnlyTable, ReadTransaction, ReadableDatabase,
+    ReadableTable, Table, TableDefinition, TableError, TableHandle, WriteTransaction,
 };
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-const TABLE: TableDefinition<u64, &[u8]> = TableDefinition::new("entries");
+/// By the index of its first entry and its number, each piece of each run.
+pub const RUNS: TableDefinition<(u64, u16), &[u8]> = TableDefinition::new("runs");
+/// By its index, each entry that an earlier version has written.
+pub const SINGLES: TableDefinition<u64, &[u8]> = TableDefinition::new("entries");
 /// What the names of segment files begin with.
 const PREFIX: &str = "segment-";
 /// The name of a segment until its first commit is durable.
@@ -54,7 +62,7 @@ impl Segment {
         let file = disk.create(NEW)?;
         let db = Builder::new().set_cache_size(WRITING_CACHE_BYTES).create_with_backend(file).at(NEW)?;
         let write = db.begin_write().at(NEW)?;
-        write.open_table(TABLE).at(NEW)?;
+        write.open_table(RUNS).at(NEW)?;
         write.commit().at(NEW)?;
         let name = name(record);
         disk.rename(NEW, &name)?;
@@ -133,78 +141,138 @@ impl Segment {
         Ok(self.disk.remove(&self.name())?)
     }
 
-    /// Adds entries that follow the last one in one transaction, until the values that were added weigh
-    /// more than `bytes_max`, one at least. Returns how many entries, and how many bytes.
+    /// Adds entries that follow the last one in one transaction, until what was added weighs more than
+    /// `bytes_max`, one at least. Returns how many entries, and how many bytes.
     pub fn append(&self, entries: &[Entry], bytes_max: u64) -> Result<(usize, u64), StoreError> {
         let (mut count, mut bytes) = (0, 0);
-        self.change(|table| {
-            for entry in entries {
-                let value = encode_entry(entry);
-                table.insert(entry.log_id.index, value.as_slice())?;
-                count += 1;
-                bytes += value.len() as u64;
-                if bytes >= bytes_max {
-                    break;
-                }
+        self.change(|write, name| {
+            let mut runs = write.open_table(RUNS).at(name)?;
+            while let Some(first) = entries.get(count)
+                && (count == 0 || bytes < bytes_max)
+            {
+                let left = usize::try_from(bytes_max - bytes).unwrap_or(usize::MAX);
+                let run = Run::of(&entries[count..], left);
+                insert(&mut runs, first.log_id.index, &run).at(name)?;
+                count += run.count;
+                bytes += run.bytes.len() as u64;
             }
             Ok(())
         })?;
         Ok((count, bytes))
     }
 
-    /// Drops its entries from an index on.
+    /// Drops its entries from an index on. What is left of a run is written anew.
     pub fn cut(&self, from: u64) -> Result<(), StoreError> {
-        self.change(|table| table.retain_in(from.., |_, _| false))
+        self.change(|write, name| {
+            if write.list_tables().at(name)?.any(|table| table.name() == SINGLES.name()) {
+                write.open_table(SINGLES).at(name)?.retain_in(from.., |_, _| false).at(name)?;
+            }
+            let mut runs = write.open_table(RUNS).at(name)?;
+            let first = run_of(&runs, from).at(name)?.unwrap_or(from);
+            let mut left = match runs_from(&runs, first, name)?.next().transpose()? {
+                Some((_, entries)) => entries,
+                None => Vec::new(),
+            };
+            left.retain(|entry| entry.log_id.index < from);
+            runs.retain_in((first.min(from), 0).., |_, _| false).at(name)?;
+            if !left.is_empty() {
+                insert(&mut runs, first, &Run::of(&left, usize::MAX)).at(name)?;
+            }
+            Ok(())
+        })
     }
 
-    fn change(
-        &self,
-        change: impl FnOnce(&mut redb::Table<'_, u64, &[u8]>) -> Result<(), redb::StorageError>,
-    ) -> Result<(), StoreError> {
+    fn change(&self, change: impl FnOnce(&WriteTransaction, &str) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let name = self.name();
         let file = self.read();
         let File::Writing(db) = &*file else { panic!("{name} is written to, but not open for writing") };
         guarded(&name, || {
             let write = db.begin_write().at(&name)?;
-            change(&mut write.open_table(TABLE).at(&name)?).at(&name)?;
+            change(&write, &name)?;
             write.commit().at(&name)
         })
     }
 
     /// The indexes of its first and last entries.
     pub fn bounds(&self) -> Result<Option<(u64, u64)>, StoreError> {
-        let name = self.name();
-        self.look(|table| {
-            let first = table.first().at(&name)?.map(|(key, _)| key.value());
-            let last = table.last().at(&name)?.map(|(key, _)| key.value());
+        self.look(|tables, name| {
+            let single = |row: Option<(redb::AccessGuard<'_, u64>, _)>| row.map(|(index, _)| index.value());
+            let (mut first, mut last) = (None, None);
+            if let Some(singles) = &tables.singles {
+                first = single(singles.first().at(name)?);
+                last = single(singles.last().at(name)?);
+            }
+            if let Some(runs) = &tables.runs
+                && let Some((key, _)) = runs.last().at(name)?
+            {
+                first = first.or(runs.first().at(name)?.map(|(key, _)| key.value().0));
+                let run = runs_from(runs, key.value().0, name)?.next().transpose()?;
+                last = run.and_then(|(_, entries)| Some(entries.last()?.log_id.index));
+            }
             Ok(first.zip(last))
         })
     }
 
+    /// The lowest index above this one at which a row begins that can be read without those before it.
+    pub fn next_row(&self, after: u64) -> Result<Option<u64>, StoreError> {
+        self.look(|tables, name| {
+            if let Some(singles) = &tables.singles
+                && let Some(row) = singles.range(after + 1..).at(name)?.next()
+            {
+                return Ok(Some(row.at(name)?.0.value()));
+            }
+            let Some(runs) = &tables.runs else { return Ok(None) };
+            let row = runs.range((after + 1, 0)..).at(name)?.next().transpose().at(name)?;
+            Ok(row.map(|(key, _)| key.value().0))
+        })
+    }
+
     /// Its entries out of `from..=to`, while their weights fit into `bytes_left`, which they are taken
-    /// off. With `one`, the first is read even if it does not fit.
+    /// off. With `one`, the first is read even if it does not fit. Whoever reads on is to find the beginning of a
+    /// run: after the first, a run is taken whole or not at all.
     pub fn entries(&self, from: u64, to: u64, bytes_left: &mut usize, one: bool) -> Result<Vec<Entry>, StoreError> {
-        let name = self.name();
-        self.look(|table| {
+        self.look(|tables, name| {
             let mut entries = Vec::new();
-            for row in table.range(from..=to).at(&name)? {
-                let (index, value) = row.at(&name)?;
-                let corrupt = |e: EntryError| StoreError::Corrupt { file: name.clone(), why: e.to_string() };
-                let entry = decode_entry(index.value(), value.value()).map_err(corrupt)?;
-                if !take(bytes_left, weight(&entry), one && entries.is_empty()) {
+            if let Some(singles) = &tables.singles {
+                for row in singles.range(from..=to).at(name)? {
+                    let (index, value) = row.at(name)?;
+                    let entry = decode_entry(index.value(), value.value()).map_err(|e| corrupt(name, e))?;
+                    if !take(bytes_left, weight(&entry), one && entries.is_empty()) {
+                        return Ok(entries);
+                    }
+                    entries.push(entry);
+                }
+            }
+            let Some(runs) = &tables.runs else { return Ok(entries) };
+            let first = run_of(runs, from).at(name)?.unwrap_or(from);
+            for run in runs_from(runs, first, name)? {
+                let (first, mut run) = run?;
+                if first > to {
                     break;
                 }
-                entries.push(entry);
+                run.retain(|entry| (from..=to).contains(&entry.log_id.index));
+                let weighs = run.iter().map(weight).sum::<usize>();
+                if weighs > *bytes_left {
+                    // What fits of the first run; of a later one, nothing.
+                    let part = if one && entries.is_empty() { run } else { Vec::new() };
+                    for entry in part {
+                        if !take(bytes_left, weight(&entry), entries.is_empty()) {
+                            break;
+                        }
+                        entries.push(entry);
+                    }
+                    *bytes_left = 0;
+                    break;
+                }
+                *bytes_left -= weighs;
+                entries.append(&mut run);
             }
             Ok(entries)
         })
     }
 
     /// Runs a read transaction. The file stays open meanwhile: who wants to seal it waits.
-    fn look<T>(
-        &self,
-        look: impl FnOnce(ReadOnlyTable<u64, &'static [u8]>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    fn look<T>(&self, look: impl FnOnce(&Tables, &str) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let name = self.name();
         loop {
             let file = self.read();
@@ -222,7 +290,7 @@ impl Segment {
                     File::Sealed(db) => db.begin_read(),
                     File::Closed => unreachable!("it was opened, and is held"),
                 };
-                look(read.at(&name)?.open_table(TABLE).at(&name)?)
+                look(&Tables::open(&read.at(&name)?, &name)?, &name)
             });
         }
     }
@@ -255,6 +323,85 @@ impl Segment {
     fn write(&self) -> RwLockWriteGuard<'_, File> {
         self.file.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The tables of a file that is read: one of them at least.
+struct Tables {
+    singles: Option<ReadOnlyTable<u64, &'static [u8]>>,
+    runs: Option<ReadOnlyTable<(u64, u16), &'static [u8]>>,
+}
+
+impl Tables {
+    fn open(read: &ReadTransaction, name: &str) -> Result<Self, StoreError> {
+        let tables = Self { singles: table(read, SINGLES, name)?, runs: table(read, RUNS, name)? };
+        if tables.singles.is_none() && tables.runs.is_none() {
+            return Err(StoreError::Corrupt { file: name.into(), why: "it has no table of entries".into() });
+        }
+        Ok(tables)
+    }
+}
+
+fn table<K: Key + 'static>(
+    read: &ReadTransaction,
+    table: TableDefinition<K, &'static [u8]>,
+    name: &str,
+) -> Result<Option<ReadOnlyTable<K, &'static [u8]>>, StoreError> {
+    match read.open_table(table) {
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        opened => opened.map(Some).at(name),
+    }
+}
+
+fn insert(runs: &mut Table<'_, (u64, u16), &'static [u8]>, first: u64, run: &Run) -> Result<(), redb::StorageError> {
+    for (piece, number) in run.pieces().zip(0..) {
+        runs.insert((first, number), &piece[..])?;
+    }
+    Ok(())
+}
+
+/// Where the run begins that holds an index, if there is one.
+fn run_of(runs: &impl ReadableTable<(u64, u16), &'static [u8]>, index: u64) -> Result<Option<u64>, redb::StorageError> {
+    let before = runs.range(..=(index, u16::MAX))?.next_back().transpose()?;
+    Ok(before.map(|(key, _)| key.value().0))
+}
+
+/// The runs that begin at an index or later: where each begins, and its entries.
+fn runs_from(
+    runs: &impl ReadableTable<(u64, u16), &'static [u8]>,
+    first: u64,
+    name: &str,
+) -> Result<impl Iterator<Item = Result<(u64, Vec<Entry>), StoreError>>, StoreError> {
+    let mut rows = runs.range((first, 0)..).at(name)?;
+    Ok(std::iter::from_fn(move || {
+        let row = rows.next()?;
+        let read = || {
+            let (key, piece) = row.at(name)?;
+            let (first, number) = key.value();
+            let broken = || corrupt(name, EntryError::Piece { first });
+            if number != 0 {
+                return Err(broken());
+            }
+            let length = run::length(first, piece.value()).map_err(|e| corrupt(name, e))?;
+            let mut bytes = BytesMut::from(piece.value());
+            for number in 1.. {
+                if bytes.len() >= length {
+                    break;
+                }
+                let (key, piece) = rows.next().ok_or_else(broken)?.at(name)?;
+                if key.value() != (first, number) {
+                    return Err(broken());
+                }
+                bytes.extend_from_slice(piece.value());
+            }
+            let entries = run::entries(first, &Bytes::from(bytes)).map_err(|e| corrupt(name, e))?;
+            Ok((first, entries))
+        };
+        Some(read())
+    }))
+}
+
+fn corrupt(name: &str, e: EntryError) -> StoreError {
+    StoreError::Corrupt { file: name.into(), why: e.to_string() }
 }
 
 /// What an entry counts for where bytes are bounded.

@@ -4,14 +4,14 @@
 use super::types::{Entry, LogCommand, LogId, LogNode, Membership, StoredMembership, Vote};
 use beam_wire::codec::{self, DecodeError};
 use beam_wire::ids::{Epoch, LogIndex, Name, Origin};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use openraft::EntryPayload;
 use openraft::errors::MembershipError;
 use openraft::vote::leader_id_adv::LeaderId;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The format of entries that this version writes, and the only one that it reads.
+/// The format of entries that lie alone: earlier versions wrote them so, this one only reads them.
 pub const ENTRY_FORMAT: u8 = 1;
 /// Format byte, then checksum.
 const ENTRY_HEADER_BYTES: usize = 9;
@@ -21,10 +21,14 @@ const ENTRY_HEADER_BYTES: usize = 9;
 pub enum EntryError {
     #[error("entry {index} ends within its header")]
     Short { index: u64 },
-    #[error("entry {index} has format {found}, but this version of Beam reads only {ENTRY_FORMAT}: start a newer one")]
-    UnknownFormat { index: u64, found: u8 },
+    #[error("entry {index} has format {found}, but this version of Beam reads only {known} here: start a newer one")]
+    UnknownFormat { index: u64, found: u8, known: u8 },
     #[error("the bytes of entry {index} are not those that were written (checksum)")]
     Checksum { index: u64 },
+    #[error("the bytes of the run that begins with entry {first} are not those that were written (checksum)")]
+    RunChecksum { first: u64 },
+    #[error("the run that begins with entry {first} is not whole")]
+    Piece { first: u64 },
     #[error("entry {index}: {source}")]
     Malformed { index: u64, source: DecodeError },
 }
@@ -50,25 +54,26 @@ pub struct StoredConfig {
     nodes: BTreeMap<u64, LogNode>,
 }
 
+/// `B` is what holds a body: a slice of what is read.
 #[derive(Serialize, Deserialize)]
-struct StoredEntry {
+struct StoredEntry<B> {
     term: u64,
     leader: u64,
-    payload: StoredPayload,
+    payload: StoredPayload<B>,
 }
 
 #[derive(Serialize, Deserialize)]
-enum StoredPayload {
+enum StoredPayload<B> {
     Blank,
     Membership(StoredConfig),
-    Data { origin: Origin, body: Bytes },
+    Data { origin: Origin, body: B },
     Discard { before: u64 },
     Drain { datacenters: BTreeSet<Name> },
-    Begin { epoch: Epoch, kept: LogIndex, origin: Origin, body: Bytes },
+    Begin { epoch: Epoch, kept: LogIndex, origin: Origin, body: B },
 }
 
-/// The value that lies at the entry's index.
-pub fn encode_entry(entry: &Entry) -> Vec<u8> {
+/// Adds an entry, but not its index, to the end of `into`.
+pub fn put_entry(entry: &Entry, into: &mut BytesMut) {
     let payload = match &entry.payload {
         EntryPayload::Blank => StoredPayload::Blank,
         EntryPayload::Membership(m) => StoredPayload::Membership(m.into()),
@@ -84,40 +89,60 @@ pub fn encode_entry(entry: &Entry) -> Vec<u8> {
         }
     };
     let leader = entry.log_id.leader_id;
-    let stored = StoredEntry { term: leader.term, leader: leader.node_id, payload };
-    let header = vec![0; ENTRY_HEADER_BYTES];
-    let mut bytes = postcard::to_extend(&stored, header).expect("our structs serialize");
-    bytes[0] = ENTRY_FORMAT;
-    let checksum = checksum(entry.log_id.index, &bytes[ENTRY_HEADER_BYTES..]);
-    bytes[1..ENTRY_HEADER_BYTES].copy_from_slice(&checksum);
-    bytes
+    codec::append(&StoredEntry { term: leader.term, leader: leader.node_id, payload }, into);
 }
 
-/// Reads what [`encode_entry`] wrote for `index`.
-pub fn decode_entry(index: u64, bytes: &[u8]) -> Result<Entry, EntryError> {
-    let Some((header, rest)) = bytes.split_at_checked(ENTRY_HEADER_BYTES) else {
-        return Err(EntryError::Short { index });
-    };
-    if header[0] != ENTRY_FORMAT {
-        return Err(EntryError::UnknownFormat { index, found: header[0] });
-    }
-    if header[1..] != checksum(index, rest) {
-        return Err(EntryError::Checksum { index });
-    }
+/// Reads the entry of an index from the front of `bytes`, which lie in `all`, and returns what follows it. Its
+/// body is a part of `all`.
+pub fn take_entry<'a>(index: u64, all: &Bytes, bytes: &'a [u8]) -> Result<(Entry, &'a [u8]), EntryError> {
     let malformed = |source| EntryError::Malformed { index, source };
-    let stored: StoredEntry = codec::decode(rest).map_err(malformed)?;
+    let (stored, rest): (StoredEntry<&[u8]>, _) = codec::take_borrowed(bytes).map_err(malformed)?;
     let payload = match stored.payload {
         StoredPayload::Blank => EntryPayload::Blank,
         StoredPayload::Membership(m) => EntryPayload::Membership(m.try_into().map_err(malformed)?),
-        StoredPayload::Data { origin, body } => EntryPayload::Normal(LogCommand::Data { origin, body }),
+        StoredPayload::Data { origin, body } => {
+            EntryPayload::Normal(LogCommand::Data { origin, body: all.slice_ref(body) })
+        }
         StoredPayload::Discard { before } => EntryPayload::Normal(LogCommand::Discard { before }),
         StoredPayload::Drain { datacenters } => EntryPayload::Normal(LogCommand::Drain { datacenters }),
         StoredPayload::Begin { epoch, kept, origin, body } => {
-            EntryPayload::Normal(LogCommand::Begin { epoch, kept, origin, body })
+            EntryPayload::Normal(LogCommand::Begin { epoch, kept, origin, body: all.slice_ref(body) })
         }
     };
     let leader = LeaderId { term: stored.term, node_id: stored.leader };
-    Ok(Entry { log_id: LogId::new(leader, index), payload })
+    Ok((Entry { log_id: LogId::new(leader, index), payload }, rest))
+}
+
+/// Reads an entry that lies alone, in the form of earlier versions.
+pub fn decode_entry(index: u64, bytes: &[u8]) -> Result<Entry, EntryError> {
+    let Some((header, _)) = bytes.split_at_checked(ENTRY_HEADER_BYTES) else {
+        return Err(EntryError::Short { index });
+    };
+    if header[0] != ENTRY_FORMAT {
+        return Err(EntryError::UnknownFormat { index, found: header[0], known: ENTRY_FORMAT });
+    }
+    if header[1..] != checksum(index, &bytes[ENTRY_HEADER_BYTES..]) {
+        return Err(EntryError::Checksum { index });
+    }
+    let all = Bytes::copy_from_slice(&bytes[ENTRY_HEADER_BYTES..]);
+    match take_entry(index, &all, &all)? {
+        (entry, []) => Ok(entry),
+        (_, rest) => {
+            let source = DecodeError::Trailing { what: "StoredEntry", count: rest.len() };
+            Err(EntryError::Malformed { index, source })
+        }
+    }
+}
+
+/// What earlier versions wrote at the entry's index.
+#[cfg(test)]
+pub fn encode_entry(entry: &Entry) -> Vec<u8> {
+    let mut bytes = BytesMut::zeroed(ENTRY_HEADER_BYTES);
+    put_entry(entry, &mut bytes);
+    bytes[0] = ENTRY_FORMAT;
+    let checksum = checksum(entry.log_id.index, &bytes[ENTRY_HEADER_BYTES..]);
+    bytes[1..ENTRY_HEADER_BYTES].copy_from_slice(&checksum);
+    bytes.to_vec()
 }
 
 /// Covers the index, so that an entry that strayed to another place is found out too.
@@ -248,6 +273,6 @@ mod tests {
             assert_eq!(decode_entry(5, &rotten), Err(EntryError::Checksum { index: 5 }));
         }
         let newer = [&[2], &bytes[1..]].concat();
-        assert_eq!(decode_entry(5, &newer), Err(EntryError::UnknownFormat { index: 5, found: 2 }));
+        assert_eq!(decode_entry(5, &newer), Err(EntryError::UnknownFormat { index: 5, found: 2, known: 1 }));
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// What is read at once.
 const PIECE_BYTES: usize = 8 << 20;
-/// Of one segment, no more than so many damaged entries are named.
+/// Of one segment, no more than so many damages are named.
 const NAMED_MAX: usize = 10;
 
 /// What was found.
@@ -113,24 +113,27 @@ fn read(
                 verified.entries += entries.len() as u64;
                 at += entries.len() as u64;
             }
-            // Which ones, one by one.
+            // Which ones, run by run.
             Err(StoreError::Corrupt { .. }) => {
                 while at <= end {
-                    match segment.entries(at, at, &mut 0, true) {
-                        Ok(entries) if entries.is_empty() => return Err(corrupt(format!("entry {at} is missing"))),
+                    let next = segment.next_row(at)?.map_or(end + 1, |next| next.min(end + 1));
+                    match segment.entries(at, next - 1, &mut { usize::MAX }, true) {
+                        Ok(entries) if (entries.len() as u64) < next - at => {
+                            return Err(corrupt(format!("entry {} is missing", at + entries.len() as u64)));
+                        }
                         Ok(entries) => {
                             verified.last = entries.last().map(|e| e.log_id).max(verified.last);
-                            verified.entries += 1;
+                            verified.entries += entries.len() as u64;
                         }
                         Err(e) => {
                             damaged(verified, e)?;
                             named += 1;
                             if named == NAMED_MAX {
-                                return Err(corrupt(format!("entries after {at} were not looked at any more")));
+                                return Err(corrupt(format!("entries from {next} on were not looked at any more")));
                             }
                         }
                     }
-                    at += 1;
+                    at = next;
                 }
             }
             Err(e) => return Err(e),

@@ -11,9 +11,8 @@
 
 use crate::codec::{self, DecodeError};
 use crate::error::{CallError, Code};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures::FutureExt;
-use postcard::ser_flavors::Flavor;
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -265,7 +264,7 @@ impl Drop for FrameWriter {
 fn put_frame<M: Serialize + ?Sized>(into: &mut BytesMut, tag: Tag, message: &M) -> Result<(), FrameError> {
     let start = into.len();
     into.extend_from_slice(&[0, 0, 0, 0, tag as u8]);
-    let into = postcard::serialize_with_flavor(message, Appender(into)).expect("our messages serialize");
+    codec::append(message, into);
     let bytes = into.len() - start - HEAD_BYTES;
     if bytes > FRAME_BYTES_MAX {
         into.truncate(start);
@@ -273,27 +272,6 @@ fn put_frame<M: Serialize + ?Sized>(into: &mut BytesMut, tag: Tag, message: &M) 
     }
     into[start..start + 4].copy_from_slice(&(bytes as u32).to_le_bytes());
     Ok(())
-}
-
-/// Where postcard writes to. Its own adapter for `Extend` takes bytes one by one.
-struct Appender<'a>(&'a mut BytesMut);
-
-impl<'a> Flavor for Appender<'a> {
-    type Output = &'a mut BytesMut;
-
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.0.put_u8(byte);
-        Ok(())
-    }
-
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<Self::Output> {
-        Ok(self.0)
-    }
 }
 
 /// Reads a payload that must be exactly one message.

@@ -1,10 +1,14 @@
 use super::*;
 use crate::log::disk::Directory;
-use crate::log::disk_sim::{SimDisk, SimDiskOptions};
+use crate::log::disk_sim::{Loss, SimDisk, SimDiskOptions};
 use crate::log::meta::META;
+use crate::log::run;
+use crate::log::segment::{RUNS, SINGLES};
+use crate::log::stored::encode_entry;
+use crate::log::verify::verify;
 use beam_wire::message::log::Entry as EntryContent;
 use openraft::storage::RaftLogReader;
-use redb::{Builder, StorageBackend, TableDefinition};
+use redb::{Builder, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, TableDefinition};
 
 fn disk() -> SimDisk {
     SimDisk::new(&Env::current(), SimDiskOptions::default())
@@ -258,6 +262,103 @@ fn metadata_of_format_1_is_read_and_completed() {
     });
 }
 
+/// What earlier versions wrote: each entry in a row of its own, and the metadata in format 2. This makes the
+/// lengths that the metadata tells of sealed segments wrong, so they are taken away, as in format 1.
+fn as_written_earlier(disk: &SimDisk) {
+    for name in segments(disk) {
+        let db = Builder::new().create_with_backend(disk.open(&name).unwrap()).unwrap();
+        let write = db.begin_write().unwrap();
+        {
+            let runs = write.open_table(RUNS).unwrap();
+            let mut singles = write.open_table(SINGLES).unwrap();
+            for row in runs.iter().unwrap() {
+                let (key, value) = row.unwrap();
+                for entry in run::entries(key.value().0, &value.value().to_vec().into()).unwrap() {
+                    singles.insert(entry.log_id.index, &encode_entry(&entry)[..]).unwrap();
+                }
+            }
+        }
+        write.delete_table(RUNS).unwrap();
+        write.commit().unwrap();
+        db.close().unwrap();
+    }
+    change_meta(disk, |table| {
+        table.insert("format", &1u32.to_le_bytes()[..]).unwrap();
+        for key in ["course", "sealed", "checksum"] {
+            table.remove(key).unwrap().unwrap();
+        }
+    });
+}
+
+/// Prevents: a log that an earlier version wrote, and that this one does not take, wherever it goes on in it.
+#[test]
+fn entries_that_an_earlier_version_wrote_are_read_followed_and_cut() {
+    run(async {
+        for cut_after in [21, 19, 18, 17, 10] {
+            let disk = disk();
+            let roomy = StoreOptions { segment_bytes: 2000, ..options() };
+            let reopen = async || LogStore::open(&Env::current(), Arc::new(disk.clone()), roomy.clone()).await.unwrap();
+            let mut store = reopen().await;
+            append(&mut store, (0..20).map(|i| data(1, i))).await.unwrap();
+            store.close().await.unwrap();
+            as_written_earlier(&disk);
+            let mut store = reopen().await;
+            assert_eq!(all(&store).await, Vec::from_iter((0..20).map(|i| data(1, i))));
+            append(&mut store, (20..25).map(|i| data(1, i))).await.unwrap();
+            store.truncate_after(Some(id(1, cut_after))).await.unwrap();
+            let wanted: Vec<Entry> = (0..=cut_after).map(|i| data(1, i)).chain([data(2, cut_after + 1)]).collect();
+            append(&mut store, [data(2, cut_after + 1)]).await.unwrap();
+            store.close().await.unwrap();
+            let store = reopen().await;
+            assert_eq!(all(&store).await, wanted);
+            store.close().await.unwrap();
+            let verified = verify(Arc::new(disk.clone()), |_| ()).unwrap();
+            assert_eq!((verified.entries, verified.damages), (cut_after + 2, vec![]));
+        }
+    });
+}
+
+/// Prevents: an earlier version that is started again, does not know where entries lie now, and takes the log for
+/// shorter than it is.
+#[test]
+fn an_earlier_version_refuses_what_this_one_has_written_to() {
+    run(async {
+        let disk = disk();
+        filled(&disk, 2).await.close().await.unwrap();
+        as_written_earlier(&disk);
+        let mut n = 1;
+        loop {
+            let disk = disk.copy();
+            disk.crash_before(n);
+            if let Ok(mut store) = open(&disk).await
+                && append(&mut store, [data(1, 2)]).await.is_ok()
+            {
+                // What is durable: power fails later.
+                let disk = disk.copy();
+                assert!(has_runs(&disk) && has_format(&disk, 3));
+                break;
+            }
+            disk.crash([Loss::Torn, Loss::Unsynced, Loss::Nothing][n as usize % 3]);
+            assert!(!has_runs(&disk) || has_format(&disk, 3), "power failed before operation {n}");
+            n += 1;
+        }
+        assert!(n > 5, "only {n} operations");
+    });
+}
+
+fn has_runs(disk: &SimDisk) -> bool {
+    segments(disk).iter().any(|name| {
+        let db = Builder::new().create_with_backend(disk.open(name).unwrap()).unwrap();
+        db.begin_read().unwrap().open_table(RUNS).is_ok_and(|runs| !runs.is_empty().unwrap())
+    })
+}
+
+fn has_format(disk: &SimDisk, format: u32) -> bool {
+    let db = Builder::new().create_with_backend(disk.open(META).unwrap()).unwrap();
+    let table = db.begin_read().unwrap().open_table(TableDefinition::<&str, &[u8]>::new("meta")).unwrap();
+    table.get("format").unwrap().is_some_and(|found| found.value() == format.to_le_bytes())
+}
+
 /// Prevents: a vote, or a list of segments, that has rotted and is believed.
 #[test]
 fn metadata_that_was_not_written_so_is_refused() {
@@ -302,7 +403,7 @@ fn a_log_that_ends_before_what_was_committed_is_refused() {
         let name = segments(&disk).pop().unwrap();
         let db = Builder::new().create_with_backend(disk.open(&name).unwrap()).unwrap();
         let write = db.begin_write().unwrap();
-        write.open_table(TableDefinition::<u64, &[u8]>::new("entries")).unwrap().remove(19).unwrap();
+        write.open_table(RUNS).unwrap().remove((19, 0)).unwrap();
         write.commit().unwrap();
         drop(db);
         let error = open(&disk).await.err().unwrap().to_string();
@@ -317,10 +418,10 @@ fn metadata_of_an_unknown_format_is_refused() {
         let disk = disk();
         filled(&disk, 1).await.close().await.unwrap();
         change_meta(&disk, |table| {
-            table.insert("format", &3u32.to_le_bytes()[..]).unwrap();
+            table.insert("format", &4u32.to_le_bytes()[..]).unwrap();
         });
         let error = open(&disk).await.err().unwrap().to_string();
-        let wanted = "meta has format 3, but this version of Beam reads up to 2: start the version that wrote it";
+        let wanted = "meta has format 4, but this version of Beam reads up to 3: start the version that wrote it";
         assert_eq!(error, wanted);
     });
 }
