@@ -1,14 +1,15 @@
 //! How fast one log node's store makes entries durable, in groups, one group after the other. The floor of
 //! the same run: one raw file of the same length that was written whole before, each group written and
-//! then synced with fdatasync.
+//! then synced with fdatasync. Beside it, the same of a file that grows, as a log does: the file system then has to
+//! find room for each group, and to make that durable, too.
 
 use crate::entries::{Appended, noise};
 use crate::figures::Figures;
 use anyhow::Result;
 use beam_node::log::types::LogTypes;
 use openraft::type_config::TypeConfigExt;
-use std::fs::OpenOptions;
-use std::io::{Seek, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -38,21 +39,24 @@ pub fn run(args: Args) -> Result<Figures> {
         for group in args.group.map_or(GROUPS.to_vec(), |g| vec![g]) {
             let home = tempfile::tempdir_in(&args.directory)?;
             // In turns, so that whatever else the machine does meets both.
-            let (mut ours, mut bare) = (Rate::default(), Rate::default());
+            let (mut ours, mut bare, mut growing) = (Rate::default(), Rate::default(), Rate::default());
             let mut floor = Bare::create(&home.path().join("bare"), bytes * group)?;
+            let mut grows = Bare::create(&home.path().join("grows"), bytes * group)?;
             const TURNS: u32 = 4;
             for turn in 0..TURNS {
                 let log = home.path().join(format!("log-{turn}"));
                 ours.add(LogTypes::run(measure(&log, bytes, group, limit / TURNS))?);
-                bare.add(floor.measure(limit / TURNS)?);
+                bare.add(floor.measure(limit / TURNS, |_| Ok(()))?);
+                growing.add(grows.measure(limit / TURNS, |file| file.set_len(0))?);
             }
             let name = format!("{group} entries of {bytes} B together");
             let per_entry = |rate: &Rate| rate.commits_per_second() * group as f64;
-            figures.add_beside(
+            figures.add_compared(
                 format!("{name}: commits"),
                 ours.commits_per_second(),
                 "commits/s",
-                ("a raw file and fdatasync", bare.commits_per_second()),
+                Some(("a raw file and fdatasync", bare.commits_per_second())),
+                Some(("one that grows", growing.commits_per_second())),
             );
             figures.add(format!("{name}: entries"), per_entry(&ours), "entries/s");
             figures.add(format!("{name}: bodies"), per_entry(&ours) * bytes as f64 / 1e6, "MB/s");
@@ -94,7 +98,7 @@ async fn measure(directory: &Path, bytes: usize, group: usize, limit: Duration) 
 /// A file whose blocks all exist: nothing but its data is written. It is written again from the start
 /// when its end is reached.
 struct Bare {
-    file: std::fs::File,
+    file: File,
     batch: Vec<u8>,
     at: u64,
 }
@@ -113,11 +117,13 @@ impl Bare {
         Ok(Self { file, batch: noise(batch_bytes), at: BARE_BYTES })
     }
 
-    fn measure(&mut self, limit: Duration) -> Result<Rate> {
+    /// At the end of the file, `begin_again` says what becomes of it.
+    fn measure(&mut self, limit: Duration, begin_again: impl Fn(&File) -> io::Result<()>) -> Result<Rate> {
         let (began, mut commits) = (now(), 0);
         while began.elapsed() < limit {
             if self.at + self.batch.len() as u64 > BARE_BYTES {
                 self.file.rewind()?;
+                begin_again(&self.file)?;
                 self.at = 0;
             }
             self.file.write_all(&self.batch)?;
