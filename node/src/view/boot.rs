@@ -10,6 +10,7 @@ use super::checkpoint;
 use super::intervals::Intervals;
 use super::keys::{Order, read_live};
 use super::store::{Progress, StorageError, Store, orders};
+use super::verdict::Rules;
 use crate::remote::view::{Asking, View, Views};
 use beam_wire::env::Env;
 use beam_wire::message::view::{CheckpointChunk, CopyChunk, Served, ViewCheckpoint, ViewCopy, ViewState};
@@ -88,7 +89,8 @@ impl Keep for Store {
 
     /// Counts the facts, and says durably that it is whole.
     fn conclude(&self, at: Version, oldest: LogIndex) -> Result<(), StorageError> {
-        let rules = checkpoint::load(self)?.0.rules().cloned();
+        // The checkpoint may be older than the epoch that the facts are of.
+        let rules = checkpoint::load(self)?.0.rules().map(|rules| Rules { epoch: at.epoch, ..rules.clone() });
         let counts = self.recount()?;
         let facts = counts.values().sum();
         Store::conclude(self, &Progress { applied: at.index, oldest, facts, rules }, &counts)
@@ -305,8 +307,10 @@ async fn begin<K: Keep>(
         if let Some(donor) = donor.filter(|_| complete) {
             match take_checkpoint(env, views, donor, store).await.map_err(BootError::Storage)? {
                 Ok(at) => {
-                    // As late as can be: the copy must be done before that is history.
-                    let at = Version { index: at.index.max(donor.status.applied), ..at };
+                    // As late as can be: the copy must be done before that is history. An epoch may have begun since the
+                    // checkpoint, and views answer in the newest.
+                    let now = donor.status.epoch.map(|epoch| Version { epoch, index: donor.status.applied });
+                    let at = now.filter(|now| now.index >= at.index).unwrap_or(at);
                     let ranges = serves.iter().filter_map(|served| pieces(*served, &table)).flatten();
                     let units = ranges.map(|served| Unit { served, missing: Intervals::all() }).collect();
                     let noted = Unfinished { at, oldest: LogIndex(0), units };
