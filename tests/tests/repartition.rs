@@ -64,6 +64,11 @@ async fn discard(cluster: &mut SimCluster, clients: &BTreeMap<Name, Client>, tra
         let newest = traffic.newest();
         if let Some(newest) = newest.filter(|_| oldest > first.0.max(CHECKPOINT)) {
             log.discard(newest.epoch, LogIndex(oldest), deadline).await?;
+            for node in log.nodes() {
+                while log.info(&node.node, deadline).await?.first.0 < oldest {
+                    env.sleep(Duration::from_millis(100)).await;
+                }
+            }
             return Ok(());
         }
         ensure!(env.now() < deadline, "no view has written a checkpoint");
