@@ -18,6 +18,8 @@ use tokio::time::Instant;
 const PAUSE: Duration = Duration::from_millis(25);
 /// Things of a writer. It says something new of each in turn, so that there is a past.
 const THINGS: u64 = 12;
+/// So many of a writer's first changes leave something that is never touched again.
+const FIRST: u64 = 25;
 
 /// Writers and readers at work.
 pub struct Checked {
@@ -55,6 +57,8 @@ enum Asked {
     Counts,
     /// All that a writer has said.
     Things { writer: usize },
+    /// What was written at the beginning, and never again: nothing puts it right if it is lost.
+    First,
 }
 
 struct Answer {
@@ -166,6 +170,10 @@ impl Model {
     fn rows(&self, asked: Asked) -> BTreeSet<Vec<String>> {
         match asked {
             Asked::Counts => self.counts.iter().map(|(w, n)| vec![writer_iri(*w), n.to_string()]).collect(),
+            Asked::First => {
+                let numbers = self.counts.iter().flat_map(|(w, n)| (1..=FIRST.min(*n)).map(|n| (*w, n)));
+                numbers.map(|(w, n)| vec![first_iri(w, n), n.to_string()]).collect()
+            }
             Asked::Things { writer } => {
                 let mine = self.things.range((writer, 0)..(writer + 1, 0));
                 mine.map(|((w, thing), number)| vec![thing_iri(*w, *thing), said(*w, *number)]).collect()
@@ -182,6 +190,10 @@ fn thing_iri(writer: usize, thing: u64) -> String {
     format!("urn:thing:{writer}:{thing}")
 }
 
+fn first_iri(writer: usize, number: u64) -> String {
+    format!("urn:first:{writer}:{number}")
+}
+
 fn said(writer: usize, number: u64) -> String {
     format!("a text that is too long to lie in an id, number {number} of {writer}")
 }
@@ -191,9 +203,13 @@ async fn write(env: Env, record: Arc<Record>, client: Client, writer: usize) {
     while !record.stop.load(Relaxed) {
         number += 1;
         let (me, thing, text) = (writer_iri(writer), thing_iri(writer, number % THINGS), said(writer, number));
+        let first = match number <= FIRST {
+            true => format!(" . <{}> <urn:was> {number}", first_iri(writer, number)),
+            false => String::new(),
+        };
         let update = format!(
             "DELETE {{ <{me}> <urn:count> ?n . <{thing}> <urn:says> ?said }} \
-             INSERT {{ <{me}> <urn:count> {number} . <{thing}> <urn:of> <{me}> ; <urn:says> \"{text}\" }} \
+             INSERT {{ <{me}> <urn:count> {number} . <{thing}> <urn:of> <{me}> ; <urn:says> \"{text}\"{first} }} \
              WHERE {{ OPTIONAL {{ <{me}> <urn:count> ?n }} OPTIONAL {{ <{thing}> <urn:says> ?said }} }}"
         );
         match client.update(&update).await {
@@ -228,12 +244,14 @@ async fn read(env: Env, record: Arc<Record>, client: Client, writers: usize) {
             (1, _) => (Position::Recent, None),
             _ => (Position::Latest, newest),
         };
-        let asked = match env.random_below(2) {
+        let asked = match env.random_below(3) {
             0 => Asked::Counts,
+            1 => Asked::First,
             _ => Asked::Things { writer: env.random_below(writers) },
         };
         let sparql = match asked {
             Asked::Counts => "SELECT ?w ?n { ?w <urn:count> ?n }".to_owned(),
+            Asked::First => "SELECT ?f ?n { ?f <urn:was> ?n }".to_owned(),
             Asked::Things { writer } => {
                 format!("SELECT ?t ?says {{ ?t <urn:of> <{}> . ?t <urn:says> ?says }}", writer_iri(writer))
             }
