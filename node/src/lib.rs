@@ -19,4 +19,5 @@ pub mod recovery;
 pub mod remote;
 pub mod repartition;
 pub mod upgrade;
+pub mod verify;
 pub mod view;

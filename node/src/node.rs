@@ -257,9 +257,12 @@ pub fn log_options(topology: &Topology, node: &topology::Node) -> LogOptions {
 /// What the topology says of views, else the view's own defaults.
 fn view_options(topology: &Topology, node: &topology::Node, directory: PathBuf) -> ViewOptions {
     let mut options = ViewOptions::new(topology.cluster.clone(), node.serves.clone(), directory);
-    let topology::View { history, checkpoint, copy_mib_per_second } = topology.view;
+    let topology::View { history, checkpoint, copy_mib_per_second, scan_hours } = topology.view;
     options.history = history.unwrap_or(options.history);
     options.checkpoint_indexes = checkpoint.unwrap_or(options.checkpoint_indexes);
+    if let Some(hours) = scan_hours {
+        options.scan_every = (hours > 0).then(|| Duration::from_secs(u64::from(hours) * 3600));
+    }
     options.copy_bytes_per_second = copy_mib_per_second.map(|mib| u64::from(mib) << 20);
     options
 }
@@ -369,7 +372,7 @@ impl Service for Roles {
             LogAppend | LogRead | LogTail | LogInfo | LogDiscard | LogStatus | LogChange | LogRecover | RaftPipe
             | RaftVote | RaftSnapshot | RaftTransfer | RaftHeartbeat => running.log.as_ref().map(|log| log.serve(call)),
             ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount | ViewCopy | ViewCheckpoint | ViewRules
-            | ViewInstances | ViewHold | ViewDrop => running.view.as_ref().map(|view| view.serve(call)),
+            | ViewInstances | ViewHold | ViewDrop | ViewVerify => running.view.as_ref().map(|view| view.serve(call)),
             ApiQuery | ApiUpdate | ApiTransact | ApiStatus => running.api.as_ref().map(|api| api.serve(call)),
         };
         served.unwrap_or_else(|| futures::future::ready(Err(starting())).boxed())

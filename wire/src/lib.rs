@@ -19,6 +19,7 @@ pub mod ids;
 pub mod message;
 pub mod quic;
 pub mod space;
+pub mod sum;
 pub mod term;
 pub mod topology;
 
@@ -27,4 +28,5 @@ pub use fact::Fact;
 pub use identity::{ClientRole, Identity, Role};
 pub use ids::{Epoch, LogIndex, Name, Origin, Position, TransactionId, Version};
 pub use space::{Point, Range, Space};
+pub use sum::Sum;
 pub use term::{Term, TermId};

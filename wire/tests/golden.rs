@@ -388,6 +388,7 @@ fn of_kind(samples: &mut Samples, kind: Kind) -> [&'static str; 3] {
             samples.add("serving", view_status());
             samples.add("booting", ViewStatusReply { epoch: None, state: ViewState::Booting, ..view_status() });
             samples.add("draining", ViewStatusReply { state: ViewState::Draining, ..view_status() });
+            samples.add("damaged", ViewStatusReply { state: ViewState::Damaged, ..view_status() });
             names::<ViewStatus>(kind)
         }
         Kind::ViewLookup => {
@@ -460,6 +461,18 @@ fn of_kind(samples: &mut Samples, kind: Kind) -> [&'static str; 3] {
         Kind::ViewDrop => {
             samples.add("one", ViewDrop { serves: view_status().serves });
             names::<ViewDrop>(kind)
+        }
+        Kind::ViewVerify => {
+            let served = Served { space: Space::Object, range: Range::partition(1, 3) };
+            let of = |count, member: &str| RangeSum { served, count, sum: Sum::of(member.as_bytes()) };
+            let request = ViewVerify { serves: vec![served], at: version(), scan: None };
+            samples.add("sums", request.clone());
+            samples.add("scan", ViewVerify { scan: Some(LogIndex(300)), ..request });
+            let told = ViewVerifyReply { sums: vec![of(70_000, "facts")], verdicts: Sum::of_pair(1, 2), scanned: None };
+            samples.add("sums", told.clone());
+            let scanned = Scanned { past: vec![of(2, "past")], oldest: LogIndex(200), records: 210_002 };
+            samples.add("scan", ViewVerifyReply { scanned: Some(scanned), ..told });
+            names::<ViewVerify>(kind)
         }
         Kind::ApiQuery => {
             let sparql = "ASK {}".to_string();
@@ -655,7 +668,7 @@ fn bytes_are_what_they_always_were() {
 #[test]
 fn every_type_of_a_message_has_golden_bytes() {
     /// Held by the samples of the replies that contain them.
-    const PARTS: [&str; 20] = [
+    const PARTS: [&str; 22] = [
         "Change",
         "MemberName",
         "Apply",
@@ -667,6 +680,8 @@ fn every_type_of_a_message_has_golden_bytes() {
         "CopiedFact",
         "CopiedTerm",
         "Served",
+        "RangeSum",
+        "Scanned",
         "ViewState",
         "Instance",
         "Lane",

@@ -329,7 +329,7 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
 
     fn offers(&self, view: &View) -> Vec<Offer> {
         let (at, status) = (self.q.at(), &view.status);
-        if status.epoch != Some(at.epoch) || status.state == ViewState::Booting {
+        if status.epoch != Some(at.epoch) || !status.state.answers() {
             return Vec::new();
         }
         let behind = at.index.0.saturating_sub(status.applied.0);

@@ -1,7 +1,6 @@
 //! Which version a reader gets, and how far the views lag behind the log. Plain data in, plain data out.
 
 use crate::remote::view::View;
-use beam_wire::message::view::ViewState;
 use beam_wire::space::overlay;
 use beam_wire::{Epoch, LogIndex, Point, Space, Version};
 use std::time::Duration;
@@ -25,7 +24,7 @@ pub fn epoch<'a>(views: impl IntoIterator<Item = &'a View>) -> Option<Epoch> {
 pub fn covered<'a>(views: impl IntoIterator<Item = &'a View> + Clone) -> Result<Version, Uncovered> {
     let nowhere = Uncovered { space: Space::Subject, point: Point(0) };
     let epoch = epoch(views.clone()).ok_or(nowhere)?;
-    let answering = views.into_iter().filter(|v| v.status.epoch == Some(epoch) && v.status.state != ViewState::Booting);
+    let answering = views.into_iter().filter(|v| v.status.epoch == Some(epoch) && v.status.state.answers());
     let held: Vec<_> =
         answering.flat_map(|v| v.status.serves.iter().map(|served| (served, v.status.applied))).collect();
     let mut index = LogIndex(u64::MAX);
@@ -71,6 +70,7 @@ mod tests {
     use super::*;
     use crate::remote::view::tests::view;
     use beam_wire::Range;
+    use beam_wire::message::view::ViewState;
 
     const ALL: &[(Space, Range)] =
         &[(Space::Subject, Range::ALL), (Space::Object, Range::ALL), (Space::Term, Range::ALL)];
@@ -111,8 +111,10 @@ mod tests {
         new.set(|s| s.epoch = Some(Epoch(2)));
         assert_eq!(covered([&old, &new]), Ok(Version { epoch: Epoch(2), index: LogIndex(7) }));
         let mut booting = view("c", ALL, 9);
-        booting.set(|s| s.state = ViewState::Booting);
-        assert_eq!(covered([&old, &booting]).unwrap().index, LogIndex(500));
+        for state in [ViewState::Booting, ViewState::Damaged] {
+            booting.set(|s| s.state = state);
+            assert_eq!(covered([&old, &booting]).unwrap().index, LogIndex(500));
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod query;
 mod status;
 mod topology;
 mod update;
+mod verify;
 mod views;
 
 use clap::{Parser, Subcommand};
@@ -52,6 +53,8 @@ enum Command {
     VerifyBackup(backup::VerifyArgs),
     /// Make a node's data out of a backup of the database; offline
     Restore(backup::RestoreArgs),
+    /// Whether all views hold the same
+    Verify(verify::Args),
     /// Look into the log, and append to it
     Log(log::Args),
     /// Which node holds which partitions, and cutting the data anew
@@ -85,6 +88,7 @@ pub fn run() -> ExitCode {
         Command::Backup(args) => backup::backup(args),
         Command::VerifyBackup(args) => backup::verify_backup(args),
         Command::Restore(args) => backup::restore(args),
+        Command::Verify(args) => verify::run(args),
         Command::Log(args) => log::run(args),
         Command::Views(args) => views::run(args),
         Command::Cert(args) => cert::run(args),

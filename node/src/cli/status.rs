@@ -224,6 +224,7 @@ fn view_row(view: &ViewStatusReply) -> Vec<String> {
         ViewState::Booting => "booting",
         ViewState::Serving => "serving",
         ViewState::Draining => "draining",
+        ViewState::Damaged => "damaged",
     };
     vec![
         state.to_owned(),

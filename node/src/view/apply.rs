@@ -14,14 +14,16 @@ use super::checkpoint;
 use super::keys::Order;
 use super::outcomes::{Outcome, Outcomes};
 use super::recent::{Deleted, Recent};
+use super::scan;
 use super::store::{Batch, Progress, StorageError, Store};
+use super::sums::{self, Cells, Changes, Sums};
 use super::terms::KnownTerms;
 use super::verdict::{Change, Judged, Slots, UnknownFormat, Verdicts};
 use beam_wire::command::{Begin, Verdict};
 use beam_wire::message::log::Entry;
 use beam_wire::message::view::Served;
-use beam_wire::{Epoch, Fact, LogIndex, Name, Range, Space, TermId, codec};
-use std::collections::BTreeMap;
+use beam_wire::{Epoch, Fact, LogIndex, Name, Point, Range, Space, TermId, codec};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Entries that follow one another.
@@ -107,6 +109,7 @@ pub struct Shared {
     outcomes: Mutex<Outcomes>,
     slots: Mutex<Option<Slots>>,
     recent: [Mutex<Recent>; 2],
+    sums: Mutex<Sums>,
 }
 
 /// The state of a view, and its disk.
@@ -123,12 +126,19 @@ pub struct Applier {
     known_terms: KnownTerms,
     subject_writes: Vec<Write>,
     object_writes: Vec<Write>,
+    cells: Cells,
+    /// What the run changes of the sums.
+    changes: Changes,
+    /// Cells whose sums are not on disk as they are.
+    unsaved_cells: BTreeSet<usize>,
 }
 
 /// One write of a fact.
 #[derive(Clone, Copy)]
 struct Write {
     fact: Fact,
+    /// Where it lies in the space.
+    point: Point,
     index: LogIndex,
     insert: bool,
 }
@@ -150,9 +160,21 @@ impl Applier {
         let (mut verdicts, outcomes) = checkpoint::load(&store)?;
         verdicts.read_formats(options.format);
         let recent = [Recent::new(progress.applied), Recent::new(progress.applied)].map(Mutex::new);
-        let shared = Arc::new(Shared { outcomes: Mutex::new(outcomes), slots: Mutex::default(), recent });
+        let held = Held::new(&options.serves);
+        let cells = Cells::of(&held);
+        let (tallies, unsaved_cells) = match store.tallies(&cells, progress.applied)? {
+            Some(kept) => (kept, BTreeSet::new()),
+            // A copy, or what a program has left that did not sum.
+            None => (scan::tally(&store, &cells)?, (0..cells.served().len()).collect()),
+        };
+        let sums = Sums::new(cells.clone(), tallies, progress.applied, verdicts.sum(), verdicts.judged());
+        let (outcomes, sums) = (Mutex::new(outcomes), Mutex::new(sums));
+        let shared = Arc::new(Shared { outcomes, slots: Mutex::default(), recent, sums });
         let applier = Applier {
-            held: Held::new(&options.serves),
+            held,
+            cells,
+            changes: Changes::default(),
+            unsaved_cells,
             options,
             store,
             shared,
@@ -213,11 +235,14 @@ impl Applier {
                 self.raise_oldest();
             }
             batch.put_progress(&self.progress);
+            self.write_sums(&mut batch);
             batch.commit()?;
             if due {
                 self.checkpoint = last;
                 self.unsaved_bytes = 0;
             }
+        } else {
+            self.add_to_sums();
         }
         self.share_slots();
         Ok(self.applied())
@@ -237,6 +262,7 @@ impl Applier {
         let mut changes = Vec::new();
         let mut index = run.first;
         for entry in &run.entries {
+            let before = self.verdicts.sum();
             let outcome = match self.verdicts.judge(index, entry)? {
                 Judged::Skip => Outcome::Skip,
                 Judged::Refused(verdict) => Outcome::Judged(verdict),
@@ -255,6 +281,7 @@ impl Applier {
                     Outcome::Judged(Verdict::Committed)
                 }
             };
+            self.changes.verdicts(index, self.cells.verdicts(), before, self.verdicts.sum());
             let window = self.verdicts.rules().map(|rules| rules.window);
             self.shared.outcomes().push(index, outcome, window);
             if let Entry::Data { body, .. } = entry {
@@ -293,19 +320,23 @@ impl Applier {
     /// Writes the texts that are not here yet.
     fn write_terms(&mut self, batch: &mut Batch<'_>, changes: &[(LogIndex, Box<Change>)]) -> Result<(), StorageError> {
         let mut unseen = Vec::new();
-        for (_, change) in changes {
+        for (index, change) in changes {
             for (i, id) in change.ids.iter().enumerate() {
-                let held = self.held.contains(Space::Term, change.points[i]);
-                if held && !id.is_inline() && self.known_terms.learn(id, change.points[i]) {
-                    unseen.push((id, &change.transact.terms[i]));
+                let point = change.points[i];
+                let held = self.held.contains(Space::Term, point);
+                if held && !id.is_inline() && self.known_terms.learn(id, point) {
+                    unseen.push((id, *index, point, &change.transact.terms[i]));
                 }
             }
         }
-        unseen.sort_unstable_by_key(|(id, _)| *id);
-        unseen.dedup_by_key(|(id, _)| *id);
-        for (id, term) in unseen {
+        // The first entry that brings a text is the one that changes the sum.
+        unseen.sort_unstable_by_key(|(id, index, ..)| (*id, *index));
+        unseen.dedup_by_key(|(id, ..)| *id);
+        for (id, index, point, term) in unseen {
             if !self.store.has_term(id)? {
-                batch.put_term(id, &codec::encode(term));
+                let text = codec::encode(term);
+                batch.put_term(id, &text);
+                self.changes.add(index, self.cells.number(Space::Term, point), sums::of_text(id, &text));
             }
         }
         Ok(())
@@ -319,22 +350,22 @@ impl Applier {
             let inserts = change.transact.inserts.iter().map(|fact| (fact, true));
             for (fact, insert) in deletes.chain(inserts) {
                 let (s, o) = (change.points[fact.subject as usize], change.points[fact.object as usize]);
-                let write = Write { fact: fact.fact(&change.ids), index: *index, insert };
+                let write = Write { fact: fact.fact(&change.ids), point: s, index: *index, insert };
                 if self.held.contains(Space::Subject, s) {
                     subject.push(write);
                 }
                 if self.held.contains(Space::Object, o) {
-                    object.push(write);
+                    object.push(Write { point: o, ..write });
                 }
             }
         }
         if !subject.is_empty() {
-            let folded = self.fold(Order::Spog, &mut subject)?;
+            let folded = self.fold(Space::Subject, Order::Spog, &mut subject)?;
             self.write_counts(batch, &folded)?;
             self.write_order(batch, Order::Spog, folded, Some(Order::Posg), 0);
         }
         if !object.is_empty() {
-            let folded = self.fold(Order::Opsg, &mut object)?;
+            let folded = self.fold(Space::Object, Order::Opsg, &mut object)?;
             self.write_order(batch, Order::Opsg, folded, None, 1);
         }
         subject.clear();
@@ -344,21 +375,26 @@ impl Applier {
     }
 
     /// What the writes leave, in the order of their keys.
-    fn fold(&self, order: Order, writes: &mut [Write]) -> Result<Folded, StorageError> {
+    fn fold(&mut self, space: Space, order: Order, writes: &mut [Write]) -> Result<Folded, StorageError> {
         writes.sort_unstable_by(|a, b| {
             compare(order, &a.fact, &b.fact).then(a.index.cmp(&b.index)).then(a.insert.cmp(&b.insert))
         });
         let mut folded = Folded::default();
         for writes in writes.chunk_by(|a, b| a.fact == b.fact) {
-            let fact = writes[0].fact;
+            let Write { fact, point, .. } = writes[0];
+            let cell = self.cells.number(space, point);
             let before = self.store.live(order, &fact)?;
             let mut live = before;
             for of_entry in writes.chunk_by(|a, b| a.index == b.index) {
                 // Within an entry deletes come before inserts, so its last write is what it leaves.
                 let Write { index, insert, .. } = of_entry[of_entry.len() - 1];
                 match (live, insert) {
-                    (None, true) => live = Some(index),
+                    (None, true) => {
+                        self.changes.add(index, cell, sums::of_fact(&fact, index));
+                        live = Some(index);
+                    }
                     (Some(inserted), false) => {
+                        self.changes.take(index, cell, sums::of_fact(&fact, inserted));
                         folded.past.push(Deleted { fact, deleted: index, inserted });
                         live = None;
                     }
@@ -418,6 +454,22 @@ impl Applier {
         self.shared.recent(space).add(folded.past);
     }
 
+    /// Takes the run's changes into the sums, and writes those that are others now.
+    fn write_sums(&mut self, batch: &mut Batch<'_>) {
+        self.add_to_sums();
+        let sums = self.shared.sums();
+        for cell in std::mem::take(&mut self.unsaved_cells) {
+            batch.put_tally(&self.cells.served()[cell], &sums.tallies()[cell]);
+        }
+        batch.put_summed(self.progress.applied);
+    }
+
+    fn add_to_sums(&mut self) {
+        let changes = std::mem::take(&mut self.changes);
+        let changed = self.shared.sums().add(changes, self.progress.applied, self.verdicts.judged());
+        self.unsaved_cells.extend(changed);
+    }
+
     /// Shows readers the write history, once it covers all that they can read.
     fn share_slots(&self) {
         if self.verdicts.judged() >= self.progress.applied && self.verdicts.slots().len() > 0 {
@@ -450,6 +502,11 @@ impl Shared {
     /// The write history; none while it does not cover all that is applied.
     pub fn slots(&self) -> Option<Slots> {
         self.slots.lock().expect("nothing panics while it holds this").clone()
+    }
+
+    /// Hashes of what is applied. They may be ahead of what can be read by one run.
+    pub fn sums(&self) -> MutexGuard<'_, Sums> {
+        self.sums.lock().expect("nothing panics while it holds this")
     }
 
     /// Recent deletions in a space: 0 subject, 1 object.

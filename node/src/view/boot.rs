@@ -13,7 +13,7 @@ use super::store::{Progress, StorageError, Store, orders};
 use super::verdict::Rules;
 use crate::remote::view::{Asking, View, Views};
 use beam_wire::env::Env;
-use beam_wire::message::view::{CheckpointChunk, CopyChunk, Served, ViewCheckpoint, ViewCopy, ViewState};
+use beam_wire::message::view::{CheckpointChunk, CopyChunk, Served, ViewCheckpoint, ViewCopy};
 use beam_wire::{CallError, Code, Fact, LogIndex, Name, Range, Space, TermId, Version};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -276,13 +276,19 @@ impl<V: Views, K: Keep> Boot<V, K> {
 
 /// Views that others may copy from. The one that copies boots itself, and so is none of them.
 fn sources(views: &impl Views) -> Vec<View> {
-    let able = |view: &View| view.status.state != ViewState::Booting && view.status.checkpoint > LogIndex(0);
+    let able = |view: &View| view.status.state.answers() && view.status.checkpoint > LogIndex(0);
     views.table().into_iter().filter(able).collect()
 }
 
 /// Whether there is a view with so much more than `next` entries that copying is quicker than reading them.
 pub fn is_worth_it(views: &impl Views, next: LogIndex, entries: u64) -> bool {
     sources(views).iter().any(|view| view.status.applied.0 > next.0 + entries)
+}
+
+/// Whether others hold all of these ranges.
+pub fn all_is_held(views: &impl Views, serves: &[Served]) -> bool {
+    let sources = sources(views);
+    serves.iter().all(|served| pieces(*served, &sources).is_some())
 }
 
 fn holds(view: &View, served: Served) -> bool {
@@ -303,7 +309,7 @@ async fn begin<K: Keep>(
         let rank =
             |view: &&View| (Some(&view.node) != failed.as_ref(), view.home, view.status.checkpoint, view.node.clone());
         let donor = table.iter().max_by_key(rank);
-        let complete = serves.iter().all(|served| pieces(*served, &table).is_some());
+        let complete = all_is_held(views, serves);
         if let Some(donor) = donor.filter(|_| complete) {
             match take_checkpoint(env, views, donor, store).await.map_err(BootError::Storage)? {
                 Ok(at) => {

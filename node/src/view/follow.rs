@@ -63,6 +63,17 @@ pub enum FollowError {
     Broken(Arc<FollowError>),
 }
 
+impl FollowError {
+    /// Whether the view's data is damaged: it may begin anew.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            FollowError::Apply(ApplyError::Storage(error)) => error.is_damage(),
+            FollowError::Broken(why) => why.is_damage(),
+            _ => false,
+        }
+    }
+}
+
 impl From<StorageError> for FollowError {
     fn from(e: StorageError) -> Self {
         FollowError::Apply(e.into())

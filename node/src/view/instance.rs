@@ -4,10 +4,12 @@ use super::apply::{Applied, Applier, ApplyOptions, CHECKPOINT_INDEXES, HISTORY, 
 use super::boot::{self, Boot, BootError};
 use super::carousel::Carousel;
 use super::checkpoint;
+use super::damage::{Replacement, replacement};
 use super::follow::{FollowError, follow};
 use super::serve::{Desk, SLICES_MAX};
 use super::status::Board;
 use super::store::{OpenError, StorageError, Store, StoreOptions};
+use super::verify::scan_regularly;
 use crate::remote::log::RemoteLog;
 use crate::remote::view::{RemoteViews, Views};
 use beam_wire::command::FORMAT;
@@ -43,10 +45,14 @@ pub struct ViewOptions {
     pub copy_entries: u64,
     /// What views that copy from this one are sent at most, all together.
     pub copy_bytes_per_second: Option<u64>,
+    /// How often it reads all of its data, to see whether that is what it has applied.
+    pub scan_every: Option<Duration>,
 }
 
 /// Reading so many entries takes a few seconds, about as long as finding others and copying from them.
 const COPY_ENTRIES: u64 = 20_000;
+/// Disks lose a bit in months. Often enough that the other views, which are asked to replace it, are still whole.
+const SCAN_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 impl ViewOptions {
     /// With all defaults.
@@ -61,6 +67,7 @@ impl ViewOptions {
             store: StoreOptions::default(),
             copy_entries: COPY_ENTRIES,
             copy_bytes_per_second: None,
+            scan_every: Some(SCAN_EVERY),
         }
     }
 }
@@ -82,6 +89,17 @@ pub enum ViewError {
     Nothing,
 }
 
+impl ViewError {
+    /// Whether its data is damaged: it may begin anew.
+    fn is_damage(&self) -> bool {
+        match self {
+            ViewError::Open(OpenError::Storage { why, .. }) | ViewError::Storage(why) => why.is_damage(),
+            ViewError::Follow(why) => why.is_damage(),
+            ViewError::Open(_) | ViewError::Nothing => false,
+        }
+    }
+}
+
 /// A running view. It stops when it is dropped.
 pub struct Instance {
     env: Env,
@@ -89,6 +107,7 @@ pub struct Instance {
     /// None while there is nothing to answer from.
     desk: Arc<RwLock<Option<Desk>>>,
     following: Mutex<Option<Task>>,
+    _scanning: Option<Task>,
 }
 
 /// Where other views are found, to copy from.
@@ -136,12 +155,17 @@ impl Instance {
         }
         options.serves.sort_unstable();
         let board = Arc::new(Board::new(options.serves.clone(), Applied::default()));
-        let (desk, opened) = (Arc::default(), open(env, &options).await?);
+        let (desk, scan_every) = (Arc::default(), options.scan_every);
         let life = Life { env: env.clone(), options, others, board: board.clone(), desk: Arc::clone(&desk) };
         // Whoever has data answers at once.
-        let opened = if life.needs_copy(&opened)? { Err(opened) } else { Ok(life.take_up(opened).await?) };
+        let opened = life.open().await?;
         let following = env.tasks().own::<ViewError>("view.follow", life.live(opened, log));
-        Ok(Arc::new(Instance { env: env.clone(), board, desk, following: Mutex::new(Some(following)) }))
+        let scanning = scan_every.map(|every| {
+            let scanning = scan_regularly(env.clone(), every, board.clone(), Arc::clone(&desk));
+            env.tasks().serve("view.scan", scanning)
+        });
+        let following = Mutex::new(Some(following));
+        Ok(Arc::new(Instance { env: env.clone(), board, desk, following, _scanning: scanning }))
     }
 
     /// How it is.
@@ -158,7 +182,7 @@ impl Instance {
     pub async fn ready(&self) {
         loop {
             let edition = self.board.edition();
-            if self.board.state() != ViewState::Booting {
+            if self.board.state().answers() {
                 return;
             }
             self.board.changed_since(edition).await;
@@ -206,12 +230,41 @@ struct Life {
     desk: Arc<RwLock<Option<Desk>>>,
 }
 
+/// What a view finds in its directory.
+enum Opened {
+    /// All that it needs to go on.
+    Ready(Store, Box<Applier>),
+    /// Nothing, or a part of a copy.
+    Empty(Store),
+    /// Nothing that it could use.
+    Damaged(String),
+}
+
 impl Life {
-    /// Follows the log; copies from others before that where it must. `opened` is what it has: ready to go
-    /// on, or not.
+    /// Opens the view's directory.
+    async fn open(&self) -> Result<Opened, ViewError> {
+        let opened = async {
+            let store = open(&self.env, &self.options).await?;
+            if self.needs_copy(&store)? {
+                return Ok(Opened::Empty(store));
+            }
+            Ok(self.take_up(store).await?)
+        };
+        self.or_damaged(opened.await)
+    }
+
+    /// Whoever can begin anew does not end because of damage.
+    fn or_damaged(&self, opened: Result<Opened, ViewError>) -> Result<Opened, ViewError> {
+        match opened {
+            Err(error) if error.is_damage() && self.others.is_some() => Ok(Opened::Damaged(error.to_string())),
+            opened => opened,
+        }
+    }
+
+    /// Follows the log; copies from others before that where it must. `opened` is what it has.
     async fn live<S>(
         self,
-        mut opened: Result<(Store, Applier), Store>,
+        mut opened: Opened,
         mut log: impl FnMut(Option<Epoch>, LogIndex) -> S,
     ) -> Result<(), ViewError>
     where
@@ -221,23 +274,41 @@ impl Life {
         let mut must_copy = false;
         loop {
             let (store, applier) = match opened {
-                Ok(ready) => ready,
-                Err(store) => {
-                    let store = self.copy(store, must_copy).await?;
-                    self.take_up(store).await?
+                Opened::Ready(store, applier) => (store, applier),
+                Opened::Empty(store) => {
+                    let filled = async { Ok(self.take_up(self.copy(store, must_copy).await?).await?) };
+                    opened = self.or_damaged(filled.await)?;
+                    continue;
+                }
+                Opened::Damaged(why) => {
+                    must_copy = self.wait_for_replacement(why).await == Replacement::Views;
+                    opened = Opened::Empty(self.begin_anew().await?);
+                    continue;
                 }
             };
             let entries = log(self.board.epoch(), applier.next());
-            let ended = follow(self.env.clone(), applier, store, entries, self.board.clone()).await;
+            let ended = follow(self.env.clone(), *applier, store, entries, self.board.clone()).await;
             match ended {
                 Err(FollowError::Log { from, why }) if why.code == Code::Discarded && self.others.is_some() => {
                     tracing::warn!("this view needs entry {from}, but {why}: it begins anew, from other views");
-                    opened = Err(self.begin_anew().await?);
+                    opened = Opened::Empty(self.begin_anew().await?);
                     must_copy = true;
+                }
+                Err(error) if error.is_damage() && self.others.is_some() => {
+                    opened = Opened::Damaged(error.to_string());
                 }
                 ended => return Ok(ended?),
             }
         }
+    }
+
+    /// Stops answering, and keeps what there is until there is something better.
+    async fn wait_for_replacement(&self, why: String) -> Replacement {
+        tracing::error!("{why}: this view stops answering, and begins anew");
+        self.answer_from(None);
+        self.board.set_damaged(why);
+        let others = self.others.as_ref().expect("only who has others begins anew");
+        replacement(&self.env, others, &self.options.serves).await
     }
 
     /// Whether the store is no view's yet, and there may be others to copy from.
@@ -312,7 +383,7 @@ impl Life {
     }
 
     /// Opens what the store holds, and answers from it from now on.
-    async fn take_up(&self, store: Store) -> Result<(Store, Applier), StorageError> {
+    async fn take_up(&self, store: Store) -> Result<Opened, StorageError> {
         let ViewOptions { cluster, serves, format, history, checkpoint_indexes, copy_bytes_per_second, .. } =
             self.options.clone();
         let held = Arc::new(Held::new(&serves));
@@ -335,10 +406,11 @@ impl Life {
             held,
             slices: Arc::new(Semaphore::new(SLICES_MAX)),
             carousel,
+            scanning: Arc::new(Semaphore::new(1)),
         };
         self.answer_from(Some(desk));
         tracing::info!("a view of {} opens at entry {}", self.options.directory.display(), applier.next());
-        Ok((store, applier))
+        Ok(Opened::Ready(store, Box::new(applier)))
     }
 
     /// Gives up what the store holds. Nobody may hold it any more but calls that end soon.

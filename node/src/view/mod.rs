@@ -10,25 +10,29 @@
 //! one exact version; [`serve`] hands what it finds to peers, and [`status`] says how the view is.
 //! A view without data, or whose log was discarded beneath it, first copies what others hold ([`boot`]),
 //! from the one scan that each of them turns for all who ride ([`carousel`], [`copy`]).
+//! [`sums`] are hashes of what was applied, [`scan`] reads whether that is what lies on the disk, [`verify`] tells both,
+//! and a view that is found damaged begins anew ([`damage`]).
 //!
 //! What is promised:
 //! - a view that is killed resumes exactly where it was; after a power loss, from somewhere earlier,
 //!   never from between two batches;
 //! - a look-up sees one version, whole, or fails;
 //! - a bad entry is judged, a bad disk stops the view, and the two are never mistaken for one another;
-//! - a view that was copied from others cannot be told from one that read the whole log.
+//! - a view that was copied from others cannot be told from one that read the whole log;
+//! - views that hold the same tell the same hashes at every index, whatever their cuts.
 //!
 //! What it never does: read a clock while it applies, ask another view about anything but a copy, write to
 //! the log, or answer for points that it does not hold.
 //!
-//! Missing: a hash per range that proves two views equal. Versions that are too old to be read leave the
-//! disk only as compaction comes across them.
+//! Missing: a copy is not compared with the hashes of those that it was made from; `beam verify` does that. Versions that
+//! are too old to be read leave the disk only as compaction comes across them.
 
 pub mod apply;
 pub mod boot;
 mod carousel;
 pub mod checkpoint;
 mod copy;
+mod damage;
 pub mod follow;
 mod holdings;
 mod instance;
@@ -38,11 +42,14 @@ pub mod lookup;
 pub mod outcomes;
 pub mod recent;
 pub mod role;
+mod scan;
 pub mod serve;
 pub mod status;
 pub mod store;
+pub mod sums;
 pub mod terms;
 pub mod verdict;
+mod verify;
 
 pub use instance::{Instance, Others, ViewError, ViewOptions};
 pub use role::ViewRole;

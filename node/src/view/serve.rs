@@ -17,8 +17,8 @@ use beam_wire::fact::Pattern;
 use beam_wire::message::Kind;
 use beam_wire::message::view::ViewRules;
 use beam_wire::message::view::{
-    CheckpointChunk, Counts, INTERVALS_MAX, KEYS_MAX, LookupChunk, TermsChunk, ViewCheckpoint, ViewCopy, ViewCount,
-    ViewLookup, ViewState, ViewStatus, ViewStatusReply, ViewTerms, ViewVerdict,
+    CheckpointChunk, Counts, INTERVALS_MAX, KEYS_MAX, LookupChunk, Served, TermsChunk, ViewCheckpoint, ViewCopy,
+    ViewCount, ViewLookup, ViewState, ViewStatus, ViewStatusReply, ViewTerms, ViewVerdict, ViewVerify,
 };
 use beam_wire::quic::{Handle, Incoming};
 use beam_wire::{CallError, Code, LogIndex, Range, Space, TermId, Version};
@@ -43,6 +43,8 @@ pub struct Desk {
     pub slices: Arc<Semaphore>,
     /// What others copy from.
     pub carousel: Carousel,
+    /// One scan at a time.
+    pub scanning: Arc<Semaphore>,
 }
 
 /// Slices read at the same time, on a thread each. More would not be quicker on any disk or machine
@@ -72,6 +74,11 @@ pub async fn serve(env: Env, instances: Vec<Arc<Instance>>, call: Incoming) -> R
         Kind::ViewCheckpoint => {
             let newest = desks.iter().max_by_key(|desk| desk.board.status().checkpoint);
             newest.cloned().ok_or_else(without_data)?.checkpoint(call.open()?).await
+        }
+        Kind::ViewVerify => {
+            let call: Handle<ViewVerify> = call.open()?;
+            drop(desks);
+            the_one_that_holds(&instances, &call.request.serves)?.verify(call).await
         }
         Kind::ViewLookup => {
             let call: Handle<ViewLookup> = call.open()?;
@@ -113,10 +120,22 @@ fn rank(holds: bool, status: &ViewStatusReply, at: Option<LogIndex>) -> impl Ord
     let place = match status.state {
         ViewState::Serving => 0,
         ViewState::Draining => 1,
-        ViewState::Booting => 2,
+        ViewState::Booting | ViewState::Damaged => 2,
     };
     let (too_old, waits) = (at.is_some_and(|at| status.oldest > at), at.is_some_and(|at| status.applied < at));
     (!holds, too_old, place, waits)
+}
+
+/// The view that is meant, and nothing else.
+fn the_one_that_holds(instances: &[Arc<Instance>], serves: &[Served]) -> Result<Desk, CallError> {
+    let Some(instance) = instances.iter().find(|instance| instance.board().serves() == serves) else {
+        let message = "this node holds something else by now: look again at what there is";
+        return Err(CallError::never(Code::NotHere, message));
+    };
+    instance.desk().ok_or_else(|| match instance.board().damage() {
+        Some(why) => CallError::elsewhere(Code::Storage, format!("{why}. It has not begun anew yet")),
+        None => without_data(),
+    })
 }
 
 /// An id whose term the view does not hold.
@@ -126,7 +145,7 @@ fn stranger<'a>(held: &Held, ids: &'a [TermId]) -> Option<&'a TermId> {
 
 impl Desk {
     /// Reads something on a thread that may block.
-    async fn read<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(super) async fn read<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> T {
         let _turn = self.slices.acquire().await.expect("it is never closed");
         self.env.blocking(read).await
     }
@@ -282,7 +301,7 @@ impl Desk {
         Ok(())
     }
 
-    fn check_epoch(&self, at: Version) -> Result<(), CallError> {
+    pub(super) fn check_epoch(&self, at: Version) -> Result<(), CallError> {
         match self.board.epoch() {
             Some(epoch) if epoch != at.epoch => {
                 // One of the two has not heard yet that an epoch has begun. Whoever asks finds the version's place anew.
@@ -313,7 +332,7 @@ impl Desk {
     }
 
     /// Tells the caller, and if the disk is broken, the view.
-    fn refuse(&self, error: LookupError) -> CallError {
+    pub(super) fn refuse(&self, error: LookupError) -> CallError {
         match error {
             LookupError::Call(e) => e,
             LookupError::Storage(e) => {

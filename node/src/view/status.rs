@@ -32,6 +32,8 @@ struct Shown {
     calls: u32,
     copied: Option<u64>,
     broken: Option<Arc<FollowError>>,
+    /// What is wrong with its data, while it has none to answer from because of that.
+    damage: Option<String>,
     /// Counts changes of anything but `calls`.
     edition: u64,
 }
@@ -50,6 +52,7 @@ impl Board {
             calls: 0,
             copied: None,
             broken: None,
+            damage: None,
             edition: 0,
         };
         Board { serves, shown: Mutex::new(shown), changed: Notify::new() }
@@ -78,6 +81,7 @@ impl Board {
             if shown.state != ViewState::Draining {
                 shown.state = state;
             }
+            shown.damage = None;
         });
     }
 
@@ -101,6 +105,23 @@ impl Board {
         self.change(|shown| {
             shown.broken.get_or_insert(Arc::new(why));
         });
+    }
+
+    /// What the view has is damaged: it answers nothing until it has begun anew.
+    pub fn set_damaged(&self, why: String) {
+        self.set_state(ViewState::Damaged);
+        self.change(|shown| (shown.broken, shown.damage) = (None, Some(why)));
+    }
+
+    /// What is wrong with its data, if it has stopped because of that.
+    pub fn damage(&self) -> Option<String> {
+        let shown = self.shown();
+        shown.damage.clone().or_else(|| shown.broken.as_ref().map(|why| why.to_string()))
+    }
+
+    /// What it holds.
+    pub fn serves(&self) -> &[Served] {
+        &self.serves
     }
 
     /// Waits until something is found broken.

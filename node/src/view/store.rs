@@ -11,6 +11,7 @@
 
 use super::boot::Unfinished;
 use super::keys::{self, Key, KeyError, Order};
+use super::sums::{Cells, Tally};
 use super::verdict::Rules;
 use beam_wire::message::view::{KeyInterval, Served};
 use beam_wire::{Fact, LogIndex, Name, Space, TermId, codec};
@@ -34,8 +35,30 @@ pub enum StorageError {
     #[error("the storage engine failed: {0}")]
     Engine(#[from] fjall::Error),
     /// What was read is not what we write.
-    #[error("the view's data is damaged: {0}; empty its directory, and it starts anew from the log")]
+    #[error("the view's data is damaged: {0}")]
     Damaged(String),
+}
+
+impl StorageError {
+    /// Whether what lies on the disk is not what was written. If not, the disk itself has failed, or is full: then
+    /// writing it anew would not help.
+    pub fn is_damage(&self) -> bool {
+        use fjall::{Error, LsmError};
+        let cut_short = |e: &io::Error| matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData);
+        match self {
+            StorageError::Damaged(_) => true,
+            StorageError::Engine(Error::Io(e) | Error::Storage(LsmError::Io(e))) => cut_short(e),
+            StorageError::Engine(
+                Error::Storage(_)
+                | Error::JournalRecovery(_)
+                | Error::Decompress(_)
+                | Error::InvalidTrailer
+                | Error::InvalidTag(_)
+                | Error::Unrecoverable,
+            ) => true,
+            StorageError::Engine(_) => false,
+        }
+    }
 }
 
 impl From<KeyError> for StorageError {
@@ -138,10 +161,14 @@ struct Lane {
 
 /// The version of everything in this module and [`super::keys`].
 const LAYOUT: u16 = 1;
+/// The version of how cells are cut and summed: a store with another is summed anew.
+const SUMS: u16 = 1;
 const IDENTITY: &str = "view.txt";
 const ENGINE: &str = "facts";
 const PROGRESS: &[u8] = b"progress";
 const UNFINISHED: &[u8] = b"unfinished";
+const SUMMED: &[u8] = b"summed";
+const SUM: &[u8] = b"sum/";
 const LIVE: &str = "live-";
 const PAST: &str = "past-";
 /// Open files of one view: a dozen views stay below the usual limit of a process.
@@ -298,6 +325,25 @@ impl Store {
     /// How far the view has come.
     pub fn progress(&self) -> Result<Progress, StorageError> {
         read_progress(self.meta.get(PROGRESS)?)
+    }
+
+    /// What is kept of each cell, if it is as of this index: an older program applies entries without summing.
+    pub fn tallies(&self, cells: &Cells, applied: LogIndex) -> Result<Option<Vec<Tally>>, StorageError> {
+        let damaged = |what: &str| StorageError::Damaged(what.into());
+        let Some(summed) = self.meta.get(SUMMED)? else { return Ok(None) };
+        let summed: (u16, LogIndex) = codec::decode(&summed).map_err(|_| damaged("what says how sums are kept"))?;
+        if summed != (SUMS, applied) {
+            return Ok(None);
+        }
+        let read = |served| match self.meta.get(sum_key(served))? {
+            None => Ok(Tally::default()),
+            Some(value) => {
+                let (sum, count) = value.split_last_chunk().ok_or_else(|| damaged("a sum"))?;
+                let sum: [u8; 32] = sum.try_into().map_err(|_| damaged("a sum"))?;
+                Ok(Tally { count: u64::from_le_bytes(*count), sum: sum.into() })
+            }
+        };
+        cells.served().iter().map(read).collect::<Result<_, StorageError>>().map(Some)
     }
 
     /// A piece of the newest verdict checkpoint.
@@ -519,6 +565,10 @@ fn count_key(predicate: &TermId, named: bool) -> [u8; keys::ID_BYTES + 1] {
     key
 }
 
+fn sum_key(Served { space, range }: &Served) -> Vec<u8> {
+    [SUM, &[*space as u8], &range.first.0.to_be_bytes(), &range.last.0.to_be_bytes()].concat()
+}
+
 fn read_count(value: Option<fjall::Slice>) -> Result<u64, StorageError> {
     let Some(value) = value else { return Ok(0) };
     let bytes = value[..].try_into().map_err(|_| StorageError::Damaged("a count is not 8 bytes".into()))?;
@@ -567,6 +617,17 @@ impl Batch<'_> {
     /// How far the view has come with this batch.
     pub fn put_progress(&mut self, progress: &Progress) {
         self.inner.insert(&self.store.meta, PROGRESS, codec::encode(progress));
+    }
+
+    /// What is in a cell.
+    pub fn put_tally(&mut self, cell: &Served, Tally { count, sum }: &Tally) {
+        let sum: [u8; 32] = (*sum).into();
+        self.inner.insert(&self.store.meta, sum_key(cell), [&sum[..], &count.to_le_bytes()].concat());
+    }
+
+    /// All cells are as of this index.
+    pub fn put_summed(&mut self, applied: LogIndex) {
+        self.inner.insert(&self.store.meta, SUMMED, codec::encode(&(SUMS, applied)));
     }
 
     /// A piece of a verdict checkpoint.

@@ -5,7 +5,9 @@ use super::keys::Order;
 use super::lookup::{At, Lookup, LookupError, Request};
 use super::model::{self, Attempt, Model};
 use super::outcomes::Outcome;
+use super::scan::{self, Scan};
 use super::store::{Store, StoreOptions};
+use super::sums::{self, Cells, Missed, Tally};
 use super::terms;
 use beam_wire::fact::{GraphPattern, Pattern};
 use beam_wire::message::log::Entry;
@@ -14,7 +16,7 @@ use beam_wire::{Code, Fact, LogIndex, Range, Space, TermId, TransactionId};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 pub(super) fn all(range: Range) -> Vec<Served> {
@@ -88,6 +90,55 @@ pub(super) fn compare(
     }
 }
 
+/// The sums of all facts at a version, as the model has them. It has no texts.
+pub(super) fn summed(model: &Model, cells: &Cells, index: u64) -> Vec<Tally> {
+    let mut inserted: BTreeMap<Fact, LogIndex> = BTreeMap::new();
+    for (version, facts) in (0..).zip(&model.versions[..=index as usize]) {
+        inserted.retain(|fact, _| facts.contains(fact));
+        for fact in facts {
+            inserted.entry(*fact).or_insert(LogIndex(version));
+        }
+    }
+    let mut tallies = cells.empty();
+    for (fact, inserted) in inserted {
+        for space in [Space::Subject, Space::Object] {
+            let point = fact.point(space);
+            if cells.holds(space, point) {
+                let tally = &mut tallies[cells.number(space, point)];
+                tally.count += 1;
+                tally.sum += sums::of_fact(&fact, inserted);
+            }
+        }
+    }
+    tallies
+}
+
+/// What is kept while entries are applied is what the model says, at every version that can still be told, and what lies
+/// on the disk.
+pub(super) fn check_sums(model: &Model, store: &Store, applier: &Applier) {
+    let applied = applier.applied().progress.applied;
+    let kept = applier.shared().sums();
+    let cells = kept.cells();
+    let facts = 0..cells.of_space(Space::Object).end;
+    let mut told = 0;
+    for index in 0..=applied.0 {
+        match kept.as_of(LogIndex(index)) {
+            Ok(found) => {
+                assert_eq!(found.tallies[facts.clone()], summed(model, cells, index)[facts.clone()], "at {index}");
+                told += 1;
+            }
+            Err(Missed::Before(since)) => assert!(index < since.0),
+            // A restarted view has not judged all again.
+            Err(Missed::Ahead) => assert!(applier.applied().judged < applied),
+        }
+    }
+    assert!(told > 0 || applier.applied().judged < applied, "nothing is told");
+    assert_eq!(scan::tally(store, cells).unwrap(), kept.tallies());
+    let mut scan = Scan::of(store.snapshot(), cells.clone(), (LogIndex(0), applied));
+    while scan.slice().unwrap().is_some() {}
+    assert_eq!(scan.difference(kept.tallies()), None);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
@@ -107,6 +158,7 @@ proptest! {
             if chance.random_bool(0.2) {
                 drop((store, applier));
                 (store, applier) = open(directory.path(), &serves, every);
+                check_sums(&model, &store, &applier);
             }
             let applied = applier.applied().progress.applied.0;
             if let Some(genesis) = model.genesis_at().filter(|genesis| *genesis <= applied) {
@@ -114,6 +166,7 @@ proptest! {
                 compare(&model, &store, &applier, &serves, index, &mut chance);
             }
         }
+        check_sums(&model, &store, &applier);
         if let Some(genesis) = model.genesis_at() {
             for index in genesis..=length as u64 {
                 compare(&model, &store, &applier, &serves, index, &mut chance);
@@ -157,8 +210,16 @@ proptest! {
             let slots = applier.verdicts().slots().clone();
             let chunks: Vec<_> = (0..slots.chunks()).map(|i| slots.chunk(i)).collect();
             let ids: Vec<_> = applier.verdicts().committed_after(LogIndex(0)).copied().collect();
-            states.push((applier.verdicts().rules().cloned(), chunks, ids));
-            drop(store);
+            let sum = applier.verdicts().sum();
+            states.push((applier.verdicts().rules().cloned(), chunks, ids, sum));
+            drop((store, applier));
+            // One that is made from a checkpoint has the same as one that went on.
+            let (_store, mut applier) = open(directory.path(), &serves, every);
+            if applier.next().0 <= length as u64 {
+                applier.apply(&run(&model.entries, applier.next(), length as u64)).unwrap();
+            }
+            prop_assert_eq!(applier.verdicts().sum(), sum);
+            prop_assert_eq!(applier.shared().sums().as_of(LogIndex(length as u64)).map(|s| s.verdicts), Ok(sum));
         }
         prop_assert!(states.windows(2).all(|pair| pair[0] == pair[1]));
     }
@@ -183,6 +244,7 @@ proptest! {
         std::fs::File::options().write(true).open(&journal).unwrap().set_len((end as f64 * cut) as u64).unwrap();
 
         let (store, mut applier) = open(directory.path(), &serves, 7);
+        check_sums(&model, &store, &applier);
         let applied = applier.applied().progress.applied.0;
         if model.genesis_at().is_some_and(|genesis| genesis <= applied) {
             compare(&model, &store, &applier, &serves, applied, &mut chance);

@@ -20,7 +20,7 @@
 
 use beam_wire::command::{AccessPath, Begin, Command, CommandError, FORMAT, Genesis, Rejection, Transact, Verdict};
 use beam_wire::message::log::Entry;
-use beam_wire::{Epoch, LogIndex, Name, Point, TermId, TransactionId};
+use beam_wire::{Epoch, LogIndex, Name, Point, Sum, TermId, TransactionId};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -45,6 +45,8 @@ pub struct Verdicts {
     ids: HashMap<TransactionId, LogIndex>,
     /// The same by index, oldest first.
     committed: VecDeque<(LogIndex, TransactionId)>,
+    /// Of slots and ids.
+    sum: Sum,
 }
 
 /// What the genesis and upgrades have laid down.
@@ -115,6 +117,7 @@ impl Verdicts {
             reads: FORMAT,
             ids: HashMap::new(),
             committed: VecDeque::new(),
+            sum: Sum::default(),
         }
     }
 
@@ -128,7 +131,9 @@ impl Verdicts {
         let committed: VecDeque<_> = committed.into_iter().collect();
         let ids = committed.iter().map(|(index, id)| (*id, *index)).collect();
         let dirty = vec![false; slots.chunks()];
-        Verdicts { judged, rules, slots, dirty, reads: FORMAT, ids, committed }
+        let mut sum = slots.sum();
+        committed.iter().for_each(|(index, id)| sum += of_id(id, *index));
+        Verdicts { judged, rules, slots, dirty, reads: FORMAT, ids, committed, sum }
     }
 
     /// Stops at formats above this one, where a program would that knows no newer one.
@@ -154,6 +159,11 @@ impl Verdicts {
     /// The write history, shared: readers may look while it is written.
     pub fn slots(&self) -> &Slots {
         &self.slots
+    }
+
+    /// The hash of slots and ids: equal states have equal ones.
+    pub fn sum(&self) -> Sum {
+        self.sum
     }
 
     /// Ids committed after an index, oldest first.
@@ -237,12 +247,17 @@ impl Verdicts {
             let graph = fact.graph.map_or(default_graph, point);
             let terms = [point(fact.subject), point(fact.predicate), point(fact.object), graph];
             for hash in AccessPath::classes(terms) {
-                let slot = self.slots.write(hash, index);
-                self.dirty[slot / SLOTS_PER_CHUNK] = true;
+                let (slot, before) = self.slots.write(hash, index);
+                if before != index {
+                    self.dirty[slot / SLOTS_PER_CHUNK] = true;
+                    self.sum -= of_slot(slot, before);
+                    self.sum += of_slot(slot, index);
+                }
             }
         }
         self.ids.insert(transact.id, index);
         self.committed.push_back((index, transact.id));
+        self.sum += of_id(&transact.id, index);
         Judged::Committed(Box::new(Change { transact, ids, points }))
     }
 
@@ -273,10 +288,21 @@ impl Verdicts {
         let Some(rules) = &self.rules else { return };
         let first = self.judged.0.saturating_sub(rules.window);
         while self.committed.front().is_some_and(|(index, _)| index.0 < first) {
-            let (_, id) = self.committed.pop_front().expect("there is a front");
+            let (index, id) = self.committed.pop_front().expect("there is a front");
             self.ids.remove(&id);
+            self.sum -= of_id(&id, index);
         }
     }
+}
+
+/// A slot as a member of the state's hash; an unwritten one is none.
+fn of_slot(slot: usize, index: LogIndex) -> Sum {
+    if index == LogIndex(0) { Sum::default() } else { Sum::of_pair(slot as u64, index.0) }
+}
+
+/// A committed id as a member of the state's hash.
+fn of_id(id: &TransactionId, index: LogIndex) -> Sum {
+    Sum::of(&[&[4], &id.born.0.to_be_bytes()[..], &id.random.to_be_bytes(), &index.0.to_be_bytes()].concat())
 }
 
 fn known(index: LogIndex, format: u16, reads: u16) -> Result<(), UnknownFormat> {
@@ -301,10 +327,21 @@ impl Slots {
         self.0.len()
     }
 
-    fn write(&self, hash: u64, index: LogIndex) -> usize {
+    /// Returns which slot it is, and what was there. One thread writes.
+    fn write(&self, hash: u64, index: LogIndex) -> (usize, LogIndex) {
         let slot = (hash & (self.0.len() as u64 - 1)) as usize;
+        let before = LogIndex(self.0[slot].load(Ordering::Relaxed));
         self.0[slot].store(index.0, Ordering::Release);
-        slot
+        (slot, before)
+    }
+
+    /// The hash of all that are written.
+    fn sum(&self) -> Sum {
+        let mut sum = Sum::default();
+        for (slot, index) in self.0.iter().enumerate() {
+            sum += of_slot(slot, LogIndex(index.load(Ordering::Relaxed)));
+        }
+        sum
     }
 
     /// The last committed write of something with this hash, or one that shares its slot.

@@ -25,6 +25,8 @@ fn callers(kind: Kind) -> (&'static [Role], Option<ClientRole>) {
         }
         // What a node holds is an operator's to say.
         ViewHold | ViewDrop => (&[], Some(ClientRole::Admin)),
+        // A scan is work: operators ask for it.
+        ViewVerify => (&[], Some(ClientRole::Admin)),
         // Views copy from views, and so does whoever makes backups.
         ViewCopy | ViewCheckpoint => (&[View], Some(ClientRole::Admin)),
         ApiQuery | ApiStatus => (&[Api], Some(ClientRole::Reader)),
@@ -72,6 +74,7 @@ mod tests {
         ViewInstances  - V A  - - a
         ViewHold       - - -  - - a
         ViewDrop       - - -  - - a
+        ViewVerify     - - -  - - a
         ApiQuery       - - A  r w a
         ApiUpdate      - - A  - w a
         ApiTransact    - - A  - w a

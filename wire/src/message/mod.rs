@@ -43,6 +43,7 @@ pub enum Kind {
     ViewInstances = 56,
     ViewHold = 57,
     ViewDrop = 58,
+    ViewVerify = 62,
     ApiQuery = 64,
     ApiUpdate = 65,
     ApiTransact = 66,
@@ -51,7 +52,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind there is.
-    pub const ALL: [Kind; 29] = [
+    pub const ALL: [Kind; 30] = [
         Kind::Hello,
         Kind::LogAppend,
         Kind::LogRead,
@@ -77,6 +78,7 @@ impl Kind {
         Kind::ViewInstances,
         Kind::ViewHold,
         Kind::ViewDrop,
+        Kind::ViewVerify,
         Kind::ApiQuery,
         Kind::ApiUpdate,
         Kind::ApiTransact,

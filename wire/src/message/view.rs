@@ -5,6 +5,7 @@ use crate::command::Verdict;
 use crate::fact::{Fact, Pattern};
 use crate::ids::{Epoch, LogIndex, Version};
 use crate::space::{Range, Space};
+use crate::sum::Sum;
 use crate::term::{Term, TermId};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,15 @@ pub enum ViewState {
     Serving,
     /// Answers, and is about to stop: ask another.
     Draining,
+    /// Its data is damaged. It answers nothing, and begins anew as soon as there is something to begin from.
+    Damaged,
+}
+
+impl ViewState {
+    /// Whether it answers look-ups.
+    pub fn answers(self) -> bool {
+        matches!(self, ViewState::Serving | ViewState::Draining)
+    }
 }
 
 /// How a view is.
@@ -342,4 +352,58 @@ impl Call for ViewDrop {
     const KIND: Kind = Kind::ViewDrop;
     type Item = ();
     type Reply = ViewInstancesReply;
+}
+
+/// Asks a view for hashes of all that it holds, as it was at one version: views of the same range have the same, and
+/// so have the parts of other cuts together. The view waits until it has applied the version; if it has gone on too
+/// far beyond, `TooOld` says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewVerify {
+    /// What the view holds that is meant, as its status says: a node may have another by now.
+    pub serves: Vec<Served>,
+    /// The version.
+    pub at: Version,
+    /// Read all of its data, too, and compare it with what was applied. What was deleted after this index is told
+    /// then. A view whose data is not what it has applied answers with `Storage`, and begins anew.
+    pub scan: Option<LogIndex>,
+}
+
+/// Hashes of what a view holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewVerifyReply {
+    /// Live facts with the index of their insertion, and texts: each range of the view, cut wherever a cut of all
+    /// points into up to 32 equal parts does; in order.
+    pub sums: Vec<RangeSum>,
+    /// Slots and ids, from which verdicts are made.
+    pub verdicts: Sum,
+    /// What a scan has found, where it was asked for.
+    pub scanned: Option<Scanned>,
+}
+
+/// The hash of what lies at some points of a space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeSum {
+    /// The points.
+    pub served: Served,
+    /// How many facts or texts there are.
+    pub count: u64,
+    /// Their hash.
+    pub sum: Sum,
+}
+
+/// What was found by reading everything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scanned {
+    /// The earlier versions of facts that were deleted after the asked index, up to the version; cut as `sums`.
+    pub past: Vec<RangeSum>,
+    /// Of what was deleted at or before this index, versions may be missing: then `past` tells nothing.
+    pub oldest: LogIndex,
+    /// Facts, versions and texts that were read, in all orders.
+    pub records: u64,
+}
+
+impl Call for ViewVerify {
+    const KIND: Kind = Kind::ViewVerify;
+    type Item = ();
+    type Reply = ViewVerifyReply;
 }

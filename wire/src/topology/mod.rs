@@ -109,6 +109,8 @@ pub struct View {
     pub checkpoint: Option<u64>,
     /// What a view sends at most to those that copy from it, all together.
     pub copy_mib_per_second: Option<u32>,
+    /// How often a view reads all of its data, to see whether that is what it has applied; 0 means never.
+    pub scan_hours: Option<u32>,
 }
 
 /// `[query]`. What is `None` is left to the api node's own defaults.

@@ -163,8 +163,9 @@ fn view(mut section: Section<'_>) -> View {
     let history = section.integer("history", 0..=1 << 40).map(|n| n.value);
     let checkpoint = section.integer("checkpoint", 1..=1 << 40).map(|n| n.value);
     let copy_mib_per_second = section.integer("copy_mib_per_second", 1..=1 << 20).map(|n| n.value as u32);
+    let scan_hours = section.integer("scan_hours", 0..=100_000).map(|n| n.value as u32);
     section.end();
-    View { history, checkpoint, copy_mib_per_second }
+    View { history, checkpoint, copy_mib_per_second, scan_hours }
 }
 
 fn query(mut section: Section<'_>) -> Query {

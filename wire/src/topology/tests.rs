@@ -77,6 +77,7 @@ hold_gib = 100
 history = 1000
 checkpoint = 500
 copy_mib_per_second = 50
+scan_hours = 0
 [query]
 memory_mib = 256
 "#;
@@ -95,7 +96,7 @@ memory_mib = 256
             hold_bytes: Some(100 << 30),
         }
     );
-    let view = View { history: Some(1000), checkpoint: Some(500), copy_mib_per_second: Some(50) };
+    let view = View { history: Some(1000), checkpoint: Some(500), copy_mib_per_second: Some(50), scan_hours: Some(0) };
     assert_eq!(topology.view, view);
     assert_eq!(topology.query.memory_mib, Some(256));
 }

@@ -7,10 +7,10 @@ use crate::view::carousel::Carousel;
 use crate::view::copy::Wanted;
 use crate::view::model::{self, Model};
 use crate::view::status::Board;
-use crate::view::tests::{all, compare, open_with, run};
+use crate::view::tests::{all, check_sums, compare, open_with, run};
 use beam_wire::env::sim::SimWorld;
 use beam_wire::message::log::Entry;
-use beam_wire::message::view::CopiedFact;
+use beam_wire::message::view::{CopiedFact, ViewState};
 use beam_wire::message::{Call, Kind};
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
@@ -205,6 +205,9 @@ proptest! {
             reader.apply(&run(&model.entries, LogIndex(1), length as u64)).unwrap();
             assert_eq!(applier.applied().progress, reader.applied().progress);
             assert_eq!(state(&applier), state(&reader));
+            let sums = |applier: &Applier| applier.shared().sums().as_of(LogIndex(length as u64)).unwrap();
+            assert_eq!(sums(&applier), sums(&reader), "texts, facts and verdicts");
+            check_sums(&model, &store, &applier);
             assert_eq!(store.recount().unwrap(), whole.recount().unwrap());
             for ((predicate, named), count) in whole.recount().unwrap() {
                 assert_eq!(store.count(&predicate, named).unwrap(), count);
