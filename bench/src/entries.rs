@@ -34,16 +34,22 @@ impl Appended {
 
     /// Appends so many entries as one, and returns when they are on disk.
     pub async fn append(&mut self, count: usize) -> Result<()> {
+        self.append_bodies(vec![self.body.clone(); count]).await
+    }
+
+    /// Appends entries with these bodies as one, and returns when they are on disk.
+    pub async fn append_bodies(&mut self, bodies: Vec<Bytes>) -> Result<()> {
         let (flushed, is_flushed) = LogTypes::oneshot();
-        let entries: Vec<Entry> = (self.next..).take(count).map(|index| self.entry(index)).collect();
-        self.next += count as u64;
+        let count = bodies.len() as u64;
+        let entries: Vec<Entry> = (self.next..).zip(bodies).map(|(index, body)| self.entry(index, body)).collect();
+        self.next += count;
         self.store.append(entries, IoFlushed::signal(flushed)).await?;
         is_flushed.await.map_err(|_| anyhow!("the writer is gone"))?.context("the writer failed")
     }
 
-    fn entry(&self, index: u64) -> Entry {
+    fn entry(&self, index: u64, body: Bytes) -> Entry {
         let origin = Origin { sequence: index, ..self.origin.clone() };
-        let payload = EntryPayload::Normal(LogCommand::Data { origin, body: self.body.clone() });
+        let payload = EntryPayload::Normal(LogCommand::Data { origin, body });
         Entry { log_id: LogId::new(LeaderId { term: 1, node_id: 1 }, index), payload }
     }
 }

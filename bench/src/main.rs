@@ -7,17 +7,22 @@
 //!     cargo run --release -p beam-bench -- catch-up
 //!     cargo run --release -p beam-bench -- store
 //!     cargo run --release -p beam-bench -- restart --gib 1,10
+//!     cargo run --release -p beam-bench -- views --facts 5000000
+//!     cargo run --release -p beam-bench -- apply
 
 mod append;
+mod apply;
 mod catch_up;
 mod entries;
 mod etcd;
+mod facts;
 mod figures;
 mod load;
 mod processes;
 mod read;
 mod restart;
 mod store;
+mod views;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -41,6 +46,10 @@ enum Bench {
     Restart(restart::Args),
     /// Append to one log node's store: commits/s and MB/s
     Store(store::Args),
+    /// Fill a view's index on the engine it has, and on redb: facts/s, bytes per fact, look-ups
+    Views(views::Args),
+    /// Apply a log that is on this disk to a view: facts/s, entries/s
+    Apply(apply::Args),
     /// Append to three log nodes on this machine: entries/s and latency, beside a file's and etcd's
     Append(append::Args),
     /// Read the log of a node that has just started: MB/s, beside its files' and raw QUIC's
@@ -69,6 +78,8 @@ fn bench() -> anyhow::Result<()> {
         Bench::Load(args) => load::run(args)?,
         Bench::Restart(args) => restart::run(args)?,
         Bench::Store(args) => store::run(args)?,
+        Bench::Views(args) => views::run(args)?,
+        Bench::Apply(args) => apply::run(args)?,
         Bench::Append(args) => append::run(args)?,
         Bench::Read(args) => read::run(args)?,
         Bench::CatchUp(args) => catch_up::run(args)?,
