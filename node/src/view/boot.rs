@@ -287,8 +287,11 @@ pub fn is_worth_it(views: &impl Views, next: LogIndex, entries: u64) -> bool {
 
 /// Whether others hold all of these ranges.
 pub fn all_is_held(views: &impl Views, serves: &[Served]) -> bool {
-    let sources = sources(views);
-    serves.iter().all(|served| pieces(*served, &sources).is_some())
+    are_held(&sources(views), serves)
+}
+
+fn are_held(sources: &[View], serves: &[Served]) -> bool {
+    serves.iter().all(|served| pieces(*served, sources).is_some())
 }
 
 fn holds(view: &View, served: Served) -> bool {
@@ -309,7 +312,7 @@ async fn begin<K: Keep>(
         let rank =
             |view: &&View| (Some(&view.node) != failed.as_ref(), view.home, view.status.checkpoint, view.node.clone());
         let donor = table.iter().max_by_key(rank);
-        let complete = all_is_held(views, serves);
+        let complete = are_held(&table, serves);
         if let Some(donor) = donor.filter(|_| complete) {
             match take_checkpoint(env, views, donor, store).await.map_err(BootError::Storage)? {
                 Ok(at) => {
