@@ -5,6 +5,7 @@
 //! [`gaps`] are the ranges that fewer than two serve: what that costs now, what the next failure would take away, and
 //! what to start.
 
+use crate::partitions::{self, is_partition, range_name};
 use beam_wire::message::view::{Served, ViewState, ViewStatusReply};
 use beam_wire::space::overlay;
 use beam_wire::topology::Topology;
@@ -183,7 +184,7 @@ fn remedy(planned: &[Planned], seen: &[Seen<'_>], datacenter: &Name, piece: &Pie
     // Cut as the others are: here, else anywhere; as most are.
     let holds_it = |served: &&Served| {
         let whole = served.range.intersect(&piece.range) == Some(piece.range);
-        served.space == piece.space && whole && fraction(&served.range).is_some()
+        served.space == piece.space && whole && is_partition(&served.range)
     };
     let running = seen.iter().map(|view| (view.datacenter, &view.status.serves));
     let all = running.chain(planned.iter().map(|view| (&view.datacenter, &view.serves)));
@@ -203,16 +204,6 @@ fn remedy(planned: &[Planned], seen: &[Seen<'_>], datacenter: &Name, piece: &Pie
     let node = free.next().expect("there are more numbers than nodes");
     let serves = spaces.into_iter().map(|space| Served { space, range }).collect();
     Remedy::Add(Planned { node, datacenter: datacenter.clone(), serves })
-}
-
-/// The i-th of n, from 1, if the range is one of few equal parts.
-fn fraction(range: &Range) -> Option<(u32, u32)> {
-    (1..=64).find_map(|n| (0..n).find(|i| Range::partition(*i, n) == *range).map(|i| (i + 1, n)))
-}
-
-/// A range in few words: `2/4` where it is such a part.
-pub fn range_name(range: &Range) -> String {
-    fraction(range).map_or_else(|| range.to_string(), |(i, n)| format!("{i}/{n}"))
 }
 
 fn list(names: &[Name], and: &str) -> String {
@@ -277,14 +268,9 @@ impl Planned {
             format!("datacenter = \"{}\"", self.datacenter),
             "roles = [\"view\"]".to_owned(),
         ];
-        if let Some((i, n)) = self.serves.first().and_then(|served| fraction(&served.range)).filter(|(_, n)| *n > 1) {
-            lines.push(format!("partition = \"{i}/{n}\""));
-        }
-        let spaces: BTreeSet<Space> = self.serves.iter().map(|served| served.space).collect();
-        if spaces.len() < Space::ALL.len() {
-            let names: Vec<String> = spaces.iter().map(|space| format!("\"{space}\"")).collect();
-            lines.push(format!("spaces = [{}]", names.join(", ")));
-        }
+        // Who says nothing holds everything.
+        let said = partitions::lines(&self.serves).unwrap_or_default();
+        lines.extend(said.lines().filter(|line| *line != r#"partition = "1/1""#).map(str::to_owned));
         lines.push("address = \"ADDRESS:PORT\"".to_owned());
         lines
     }

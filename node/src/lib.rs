@@ -13,6 +13,7 @@ pub mod load;
 pub mod local;
 pub mod log;
 pub mod node;
+pub mod partitions;
 pub mod query;
 pub mod rdf;
 pub mod recovery;

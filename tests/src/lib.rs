@@ -18,7 +18,7 @@ use beam_wire::env::{Env, SrvAnswer, SrvTarget};
 use beam_wire::message::hello::Hello;
 use beam_wire::quic::{Directory, DirectoryOptions, Endpoint, EndpointOptions, Incoming, Peers, Service};
 use beam_wire::topology::{self, Topology};
-use beam_wire::{CallError, ClientRole, Code, Identity, Name, Role};
+use beam_wire::{CallError, ClientRole, Code, Identity, LogIndex, Name, Role};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -329,6 +329,32 @@ impl SimCluster {
         }
         checks::until_serving(&self.env(), &clients, patience).await.context("at the start")?;
         Ok(clients)
+    }
+
+    /// Lets the log go of all that views have judged, once each has a verdict checkpoint at or after `least`: whoever
+    /// is without data must copy then. Returns the lowest entry that is left, on every log node.
+    pub async fn discard(&mut self, client: &Client, least: u64, patience: Duration) -> Result<LogIndex> {
+        let env = self.env();
+        let log = self.log(&self.topology.datacenters[0].clone())?;
+        let deadline = env.now() + patience;
+        let epoch = log.tail(false, deadline).await?.epoch;
+        let before = log.info(&log.nodes()[0].node, deadline).await?.first;
+        let oldest = loop {
+            let status = client.status().await?;
+            let checkpoints = status.views.iter().map(|v| v.status.as_ref().map_or(LogIndex(0), |s| s.checkpoint));
+            match checkpoints.min() {
+                Some(oldest) if oldest.0 >= least && oldest > before => break oldest,
+                _ => env.sleep(Duration::from_millis(100)).await,
+            }
+            anyhow::ensure!(env.now() < deadline, "no view has written a checkpoint");
+        };
+        log.discard(epoch, oldest, deadline).await?;
+        for node in log.nodes() {
+            while log.info(&node.node, deadline).await?.first < oldest {
+                env.sleep(Duration::from_millis(100)).await;
+            }
+        }
+        Ok(oldest)
     }
 
     /// The environment of the test itself.

@@ -112,18 +112,7 @@ async fn under_load(world: SimWorld, directory: std::path::PathBuf) -> Result<(V
     }
 
     // The log lets go of what all views have: without them it is not the whole database.
-    let log = cluster.log(&datacenters[0])?;
-    let deadline = env.now() + PATIENCE;
-    let oldest = loop {
-        let status = here.status().await?;
-        let checkpoints = status.views.iter().map(|view| view.status.as_ref().map_or(0, |s| s.checkpoint.0));
-        match checkpoints.min() {
-            Some(oldest) if oldest >= CHECKPOINT => break oldest,
-            _ => env.sleep(Duration::from_millis(100)).await,
-        }
-        ensure!(env.now() < deadline, "no view has written a checkpoint");
-    };
-    log.discard(log.tail(false, deadline).await?.epoch, LogIndex(oldest), deadline).await?;
+    cluster.discard(here, CHECKPOINT, PATIENCE).await?;
 
     // While the backup is made, somebody writes, without a pause.
     let writer = cluster.client(&datacenters[0], &datacenters[..1], ClientRole::Writer).await?;

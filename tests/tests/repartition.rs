@@ -13,7 +13,7 @@ use beam_wire::env::Env;
 use beam_wire::env::sim::SimWorld;
 use beam_wire::message::view::{Served, ViewState};
 use beam_wire::topology::{Node, Topology};
-use beam_wire::{LogIndex, Name, Range, Role, Space};
+use beam_wire::{Name, Range, Role, Space};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -51,29 +51,9 @@ fn cut_into(topology: &mut Topology, n: u32) {
 }
 
 /// Lets go of the beginning of the log, so that views which begin must copy from others.
-async fn discard(cluster: &mut SimCluster, clients: &BTreeMap<Name, Client>, traffic: &Checked) -> Result<()> {
-    let (env, here) = (cluster.env(), cluster.topology.datacenters[0].clone());
-    let (deadline, client) = (env.now() + PATIENCE, &clients[&here]);
-    let log = cluster.log(&here)?;
-    log.tail(false, deadline).await?;
-    let first = log.info(&log.nodes()[0].node, deadline).await?.first;
-    loop {
-        let status = client.status().await?;
-        let checkpoints = status.views.iter().map(|view| view.status.as_ref().map_or(0, |s| s.checkpoint.0));
-        let oldest = checkpoints.min().unwrap_or_default();
-        let newest = traffic.newest();
-        if let Some(newest) = newest.filter(|_| oldest > first.0.max(CHECKPOINT)) {
-            log.discard(newest.epoch, LogIndex(oldest), deadline).await?;
-            for node in log.nodes() {
-                while log.info(&node.node, deadline).await?.first.0 < oldest {
-                    env.sleep(Duration::from_millis(100)).await;
-                }
-            }
-            return Ok(());
-        }
-        ensure!(env.now() < deadline, "no view has written a checkpoint");
-        env.sleep(Duration::from_millis(100)).await;
-    }
+async fn discard(cluster: &mut SimCluster, clients: &BTreeMap<Name, Client>) -> Result<()> {
+    let here = cluster.topology.datacenters[0].clone();
+    cluster.discard(&clients[&here], CHECKPOINT + 1, PATIENCE).await.map(drop)
 }
 
 /// What an administrator in a datacenter commands.
@@ -204,7 +184,7 @@ fn by_command(seed: u64) -> Result<Outcome> {
         let nodes = operator(&mut cluster).await?;
         let traffic = Checked::start(&env, &clients);
         env.sleep(Duration::from_secs(4)).await;
-        discard(&mut cluster, &clients, &traffic).await?;
+        discard(&mut cluster, &clients).await?;
         let calm = traffic.take_gap();
 
         let mut reaper = Reaper::new(&nodes);
@@ -224,7 +204,7 @@ fn by_command(seed: u64) -> Result<Outcome> {
         is_cut(&nodes.survey().await, 5)?;
         let to_five = traffic.take_gap();
 
-        discard(&mut cluster, &clients, &traffic).await?;
+        discard(&mut cluster, &clients).await?;
         let mut broken_off = 0;
         loop {
             let patience = Duration::from_millis(500 + env.random_below(6000) as u64);
@@ -278,7 +258,7 @@ fn by_hand_with_nodes_that_join_and_leave() {
             let nodes = operator(&mut cluster).await?;
             let traffic = Checked::start(&env, &clients);
             env.sleep(Duration::from_secs(3)).await;
-            discard(&mut cluster, &clients, &traffic).await?;
+            discard(&mut cluster, &clients).await?;
             let calm = traffic.take_gap();
 
             let old: Vec<Node> = cluster.topology.nodes_with(Role::View).cloned().collect();
@@ -337,7 +317,7 @@ fn another_node_under_another_name_replaces_a_lost_one() {
             let clients = cluster.clients(PATIENCE).await?;
             let traffic = Checked::start(&env, &clients);
             env.sleep(Duration::from_secs(3)).await;
-            discard(&mut cluster, &clients, &traffic).await?;
+            discard(&mut cluster, &clients).await?;
             for victim in ["view-va-1a", "view-va-1b", "view-or-2b"] {
                 let victim = name(victim);
                 let lost = cluster.topology.node(&victim).context("it is in the topology")?.clone();

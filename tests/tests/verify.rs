@@ -55,27 +55,12 @@ impl Story {
         let env = cluster.env();
         let clients = cluster.clients(PATIENCE).await?;
         let home = cluster.topology.datacenters[0].clone();
-        let (peers, directory, log) = cluster.nodes(&home)?;
+        let (peers, directory, _) = cluster.nodes(&home)?;
         let views = RemoteViews::start(&env, peers, directory, home.clone());
         let all = cluster.topology.nodes.iter().filter(|node| node.name.as_str().starts_with("view")).count();
         let mut story = Story { cluster, env, clients, views, written: 0, all };
-        let last = story.write(100).await?;
-        let deadline = story.env.now() + PATIENCE;
-        let oldest = loop {
-            let status = story.clients[&home].status().await?;
-            let checkpoints = status.views.iter().map(|view| view.status.as_ref().map_or(0, |s| s.checkpoint.0));
-            match checkpoints.min() {
-                Some(oldest) if oldest >= CHECKPOINT => break oldest,
-                _ => story.env.sleep(Duration::from_millis(100)).await,
-            }
-            ensure!(story.env.now() < deadline, "no view has written a checkpoint");
-        };
-        log.discard(last.epoch, LogIndex(oldest), deadline).await?;
-        for node in log.nodes() {
-            while log.info(&node.node, deadline).await?.first.0 < oldest {
-                story.env.sleep(Duration::from_millis(100)).await;
-            }
-        }
+        story.write(100).await?;
+        story.cluster.discard(&story.clients[&home], CHECKPOINT, PATIENCE).await?;
         Ok(story)
     }
 

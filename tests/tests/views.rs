@@ -54,23 +54,7 @@ fn wiped() -> Result<()> {
         let late = write(here, 60, 100).await?;
 
         // Everything up to the oldest checkpoint may go.
-        let deadline = env.now() + PATIENCE;
-        let log = cluster.log(&datacenters[0])?;
-        let oldest = loop {
-            let status = here.status().await?;
-            let checkpoints = status.views.iter().map(|view| view.status.as_ref().map_or(0, |s| s.checkpoint.0));
-            match checkpoints.min() {
-                Some(oldest) if oldest >= CHECKPOINT => break oldest,
-                _ => env.sleep(Duration::from_millis(100)).await,
-            }
-            ensure!(env.now() < deadline, "no view has written a checkpoint");
-        };
-        log.discard(late.epoch, beam_wire::LogIndex(oldest), deadline).await?;
-        for node in log.nodes() {
-            while log.info(&node.node, deadline).await?.first.0 < oldest {
-                env.sleep(Duration::from_millis(100)).await;
-            }
-        }
+        cluster.discard(here, CHECKPOINT, PATIENCE).await?;
 
         let victim = Name::new("view-va-1a")?;
         cluster.kill_node(&victim, Loss::Nothing).await;

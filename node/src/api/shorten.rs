@@ -9,7 +9,8 @@
 //! more than it must: they will copy from other views. Even then each point must be held by two views, and
 //! in two datacenters where there are as many: else what goes could be lost with the next failure.
 
-use crate::coverage::{Seen, datacenters, planned, range_name};
+use crate::coverage::{Seen, datacenters, planned};
+use crate::partitions::range_name;
 use beam_wire::message::log::LogInfoReply;
 use beam_wire::message::view::{ViewState, ViewStatusReply};
 use beam_wire::space::overlay;

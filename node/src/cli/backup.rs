@@ -1,7 +1,8 @@
 //! `beam backup`, `beam verify-backup` and `beam restore`: the database in a directory of files.
 
-use super::connect::{Connection, topology_at};
+use super::connect::topology_at;
 use super::log::backup::make_log;
+use super::restoring::{BackupArgs, RestoreArgs, Restoring, VerifyArgs};
 use super::runtime;
 use crate::backup::base::{BaseManifest, Kind};
 use crate::backup::database::{Source, Taken, back_up_database, base_in, check, log_in};
@@ -14,42 +15,9 @@ use beam_wire::env::dns::Resolver;
 use beam_wire::topology::{Node, Topology};
 use beam_wire::{LogIndex, Name, Role};
 use indicatif::{HumanBytes, HumanCount, ProgressBar};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-#[derive(clap::Args)]
-pub struct BackupArgs {
-    /// Where the backup is, or shall be
-    directory: PathBuf,
-    #[command(flatten)]
-    connection: Connection,
-}
-
-#[derive(clap::Args)]
-pub struct VerifyArgs {
-    /// Where the backup is
-    directory: PathBuf,
-}
-
-#[derive(clap::Args)]
-pub struct RestoreArgs {
-    /// Where the backup is
-    directory: PathBuf,
-    /// The last entry to restore; all of them if none is named
-    #[arg(long, value_name = "INDEX")]
-    to: Option<u64>,
-    /// The topology of the cluster to be. Its partitions may be others than before
-    #[arg(long, env = "BEAM_TOPOLOGY", default_value = "topology.toml", value_name = "FILE")]
-    topology: PathBuf,
-    /// The node whose data is made: one log node, and views
-    #[arg(long, value_name = "NAME")]
-    node: Name,
-    /// Where that node keeps its data
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-}
 
 /// Makes a backup, or adds to it.
 pub fn backup(args: BackupArgs) -> Result<()> {
@@ -171,18 +139,8 @@ pub fn restore(args: RestoreArgs) -> Result<()> {
     })
 }
 
-/// The directory of a view that is being restored. It becomes the view's when it is whole.
-const RESTORING: &str = "view.restoring";
-
 async fn fill_view(env: &Env, topology: &Topology, node: &Node, backup: &Path, data: &Path) -> Result<()> {
-    let (view, unfinished) = (data.join("view"), data.join(RESTORING));
-    let occupied = fs::read_dir(&view).is_ok_and(|mut entries| entries.next().is_some());
-    ensure!(!occupied, "{} is not empty: name another data directory, or move it away", view.display());
-    fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
-    // What an earlier attempt has left is nothing yet.
-    if unfinished.exists() {
-        fs::remove_dir_all(&unfinished).with_context(|| format!("cannot remove {}", unfinished.display()))?;
-    }
+    let making = Restoring::begin(data, "view")?;
     let progress = ProgressBar::new(0);
     let tell = |read, all| {
         progress.set_length(all);
@@ -190,14 +148,10 @@ async fn fill_view(env: &Env, topology: &Topology, node: &Node, backup: &Path, d
     };
     let mut serves = node.serves.clone();
     serves.sort_unstable();
-    let filled = fill(env, backup, &topology.cluster, &serves, &unfinished, tell).await;
+    let filled = fill(env, backup, &topology.cluster, &serves, &making.unfinished, tell).await;
     progress.finish_and_clear();
     let filled = filled?;
-    if view.exists() {
-        fs::remove_dir(&view).with_context(|| format!("cannot replace {}", view.display()))?;
-    }
-    fs::rename(&unfinished, &view).with_context(|| format!("cannot name {}", view.display()))?;
-    fs::File::open(data).and_then(|data| data.sync_all())?;
+    let view = making.end()?;
     println!(
         "{} holds version {} of what {} serves, {} facts by subject. Start it with the restored log: it reads on from there",
         view.display(),

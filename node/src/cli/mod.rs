@@ -13,6 +13,7 @@ mod load;
 mod log;
 mod node;
 mod query;
+mod restoring;
 mod status;
 mod topology;
 mod update;
@@ -48,11 +49,11 @@ enum Command {
     /// Nodes, leader, lag, and what may still fail
     Status(status::Args),
     /// Copy the database into a directory, or add to it what has come since
-    Backup(backup::BackupArgs),
+    Backup(restoring::BackupArgs),
     /// Read all of a backup of the database, and name what is damaged
-    VerifyBackup(backup::VerifyArgs),
+    VerifyBackup(restoring::VerifyArgs),
     /// Make a node's data out of a backup of the database; offline
-    Restore(backup::RestoreArgs),
+    Restore(restoring::RestoreArgs),
     /// Whether all views hold the same
     Verify(verify::Args),
     /// Look into the log, and append to it

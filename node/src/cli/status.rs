@@ -1,10 +1,10 @@
 //! `beam status`: nodes, leader, lag, replicas per partition and datacenter, and what may still fail.
 
 use super::connect::Connection;
-use super::views::{holds_otherwise, lines, spelled};
 use super::{Exit, UNHEALTHY, runtime};
 use crate::api::shorten::{ShortenOptions, decide};
-use crate::coverage::{self, Piece, Planned, Seen, range_name};
+use crate::coverage::{self, Piece, Planned, Seen};
+use crate::partitions::{holds_otherwise, lines, range_name, spelled};
 use anyhow::Result;
 use beam_wire::Name;
 use beam_wire::message::api::ApiStatusReply;

@@ -4,7 +4,8 @@
 //! Everything is decided from what the nodes say of themselves, so that a change which was broken off goes on
 //! wherever it is taken up again: a view that is of the new cut already stays where it is.
 
-use crate::coverage::{self, Piece, range_name, served};
+use crate::coverage::{self, Piece, served};
+use crate::partitions::{partition_of, range_name};
 use beam_wire::message::view::{Served, ViewInstancesReply, ViewState};
 use beam_wire::{Name, Range, Space};
 use std::collections::{BTreeMap, BTreeSet};
@@ -318,12 +319,6 @@ fn kept(node: &Seen, partitions: u32) -> BTreeSet<u32> {
     };
     let staying = views_of(node).filter(|view| view.state != ViewState::Draining);
     staying.filter_map(|view| of_cut(&view.serves)).max_by_key(BTreeSet::len).unwrap_or_default()
-}
-
-/// Which n-th of all points a range is, from 0; none if it is not one.
-pub fn partition_of(range: Range, n: u32) -> Option<u32> {
-    let near = ((u128::from(range.first.0) * u128::from(n)) >> 64) as u32;
-    (near..=near + 1).find(|i| *i < n && Range::partition(*i, n) == range)
 }
 
 fn serves_of(spaces: &[Space], parts: &BTreeSet<u32>, n: u32) -> Vec<Served> {

@@ -4,7 +4,8 @@ use crate::backup::manifest::Manifest;
 use crate::backup::restore::{Restored, Target, restore};
 use crate::backup::verify::verify;
 use crate::backup::write::{Added, back_up};
-use crate::cli::connect::{Connection, topology_at};
+use crate::cli::connect::topology_at;
+use crate::cli::restoring::{BackupArgs, RestoreArgs, Restoring, VerifyArgs};
 use crate::log::disk::Directory;
 use crate::log::types::LogNode;
 use crate::node::{begin_body, log_options};
@@ -12,44 +13,11 @@ use anyhow::{Context, Result, bail, ensure};
 use beam_wire::env::Env;
 use beam_wire::env::dns::Resolver;
 use beam_wire::topology::{Node, Topology};
-use beam_wire::{LogIndex, Name, Role};
+use beam_wire::{LogIndex, Role};
 use indicatif::{HumanBytes, ProgressBar};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-#[derive(clap::Args)]
-pub struct BackupArgs {
-    /// Where the backup is, or shall be
-    directory: PathBuf,
-    #[command(flatten)]
-    connection: Connection,
-}
-
-#[derive(clap::Args)]
-pub struct VerifyArgs {
-    /// Where the backup is
-    directory: PathBuf,
-}
-
-#[derive(clap::Args)]
-pub struct RestoreArgs {
-    /// Where the backup is
-    directory: PathBuf,
-    /// The last entry to restore; all of them if none is named
-    #[arg(long, value_name = "INDEX")]
-    to: Option<u64>,
-    /// The cluster's topology
-    #[arg(long, env = "BEAM_TOPOLOGY", default_value = "topology.toml", value_name = "FILE")]
-    topology: PathBuf,
-    /// The log node that shall begin with it
-    #[arg(long, value_name = "NAME")]
-    node: Name,
-    /// Where that node keeps its data
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-}
 
 /// Adds to a backup what the log has by now.
 pub async fn backup(args: BackupArgs) -> Result<()> {
@@ -119,9 +87,6 @@ fn describe(manifest: &Manifest) -> String {
     )
 }
 
-/// The directory of a log that is being restored. It becomes the log's when it is whole.
-const RESTORING: &str = "log.restoring";
-
 /// Makes the log directory of one node.
 pub async fn restore_backup(args: RestoreArgs) -> Result<()> {
     let topology = topology_at(&args.topology)?;
@@ -150,15 +115,8 @@ pub async fn make_log(
     data: &Path,
     to: Option<LogIndex>,
 ) -> Result<Restored> {
-    let (log, unfinished) = (data.join("log"), data.join(RESTORING));
-    let occupied = fs::read_dir(&log).is_ok_and(|mut entries| entries.next().is_some());
-    ensure!(!occupied, "{} is not empty: name another data directory, or move it away", log.display());
-    fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
-    // What an earlier attempt has left is nothing yet.
-    if unfinished.exists() {
-        fs::remove_dir_all(&unfinished).with_context(|| format!("cannot remove {}", unfinished.display()))?;
-    }
-    let disk = Arc::new(Directory::open(&unfinished)?);
+    let making = Restoring::begin(data, "log")?;
+    let disk = Arc::new(Directory::open(&making.unfinished)?);
     let options = log_options(topology, node).store;
     let seed = LogNode { node: node.name.clone(), datacenter: node.datacenter.clone() };
     let target = Target { disk, options, node: seed, body: begin_body };
@@ -168,10 +126,6 @@ pub async fn make_log(
     let made = restore(env, backup, to, target, tell).await;
     progress.finish_and_clear();
     let made = made?;
-    if log.exists() {
-        fs::remove_dir(&log).with_context(|| format!("cannot replace {}", log.display()))?;
-    }
-    fs::rename(&unfinished, &log).with_context(|| format!("cannot name {}", log.display()))?;
-    fs::File::open(data).and_then(|data| data.sync_all())?;
+    making.end()?;
     Ok(made)
 }

@@ -1,8 +1,7 @@
 //! `beam log add`, `promote`, `remove`, `replace`, `lead`, `drain` and `return`: what each would do is shown on
 //! stderr, then done; what cannot be undone is asked about first.
 
-use crate::cli::agree::agreed;
-use crate::cli::connect::Connection;
+use crate::cli::agree::{How, REFUSED, agreed};
 use crate::cli::{Exit, Output};
 use crate::remote::log::RemoteLog;
 use anyhow::{Context, Result};
@@ -12,29 +11,8 @@ use beam_wire::{Code, Name, Version};
 use serde_json::json;
 use std::time::Duration;
 
-/// How a change is made.
-#[derive(clap::Args)]
-pub struct How {
-    /// Show the plan, and do nothing
-    #[arg(long)]
-    plan: bool,
-    /// Do what cannot be undone without asking
-    #[arg(long)]
-    yes: bool,
-    /// Do what the plan refuses, too
-    #[arg(long)]
-    force: bool,
-    /// How to print what was done; the plan for people goes to stderr in any case
-    #[arg(long, value_enum, default_value_t = Output::Table)]
-    output: Output,
-    #[command(flatten)]
-    connection: Connection,
-}
-
 /// Two attempts of a change whose leader was lost on the way.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
-/// The plan is refused, or cannot be.
-const REFUSED: u8 = 1;
 
 pub fn raft_id(text: &str) -> Result<u64, String> {
     u64::from_str_radix(text, 16).map_err(|_| format!("{text:?} is not a Raft id in hexadecimal"))

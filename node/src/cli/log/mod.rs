@@ -9,7 +9,9 @@ mod members;
 mod recover;
 mod upgrade;
 
+use super::agree::How;
 use super::connect::Connection;
+use super::restoring::{BackupArgs, RestoreArgs, VerifyArgs};
 use super::{Output, runtime};
 use anyhow::Result;
 use beam_wire::Name;
@@ -43,7 +45,7 @@ enum Command {
         /// The node. It runs, and its log is empty, or one of this cluster and epoch
         node: Name,
         #[command(flatten)]
-        how: change::How,
+        how: How,
     },
     /// Let learners vote, all at once
     Promote {
@@ -51,7 +53,7 @@ enum Command {
         #[arg(required = true)]
         nodes: Vec<Name>,
         #[command(flatten)]
-        how: change::How,
+        how: How,
     },
     /// Take members out, all at once
     Remove {
@@ -62,21 +64,21 @@ enum Command {
         #[arg(long, value_name = "HEX", value_parser = change::raft_id)]
         raft_id: Option<u64>,
         #[command(flatten)]
-        how: change::How,
+        how: How,
     },
     /// Give a node that has lost its disk its place back
     Replace {
         /// The node. It runs, with an empty log
         node: Name,
         #[command(flatten)]
-        how: change::How,
+        how: How,
     },
     /// Hand leadership over
     Lead {
         /// The node
         node: Name,
         #[command(flatten)]
-        how: change::How,
+        how: How,
     },
     /// Keep the leader out of a datacenter, so that it can be switched off
     Drain {
@@ -84,7 +86,7 @@ enum Command {
         #[arg(value_name = "DATACENTER")]
         drained: Name,
         #[command(flatten)]
-        how: change::How,
+        how: How,
     },
     /// Let the leader into a drained datacenter again
     Return {
@@ -92,14 +94,14 @@ enum Command {
         #[arg(value_name = "DATACENTER")]
         returned: Name,
         #[command(flatten)]
-        how: change::How,
+        how: How,
     },
     /// Copy the log into a directory, or add to it what has come since
-    Backup(backup::BackupArgs),
+    Backup(BackupArgs),
     /// Read all of a backup, and name what is damaged
-    VerifyBackup(backup::VerifyArgs),
+    VerifyBackup(VerifyArgs),
     /// Make the log of one node out of a backup, in a new epoch; offline
-    Restore(backup::RestoreArgs),
+    Restore(RestoreArgs),
     /// Put a newer command format in force, once every node can read it
     Upgrade(upgrade::Args),
     /// Go on without a majority that is lost for good: shows a plan, then carries it out

@@ -1,9 +1,9 @@
 //! `beam views list`: every view of every node.
 
 use super::nodes;
-use super::partitions::{holds_otherwise, lines, spelled};
 use crate::cli::Output;
 use crate::cli::connect::Connection;
+use crate::partitions::{holds_otherwise, lines, spelled};
 use crate::repartition::plan::Seen;
 use anyhow::Result;
 use beam_wire::message::view::{Instance, Served, ViewInstancesReply, ViewState};

@@ -1,14 +1,12 @@
 //! `beam views`: which node holds which partitions, and cutting the data of a running cluster anew.
 
 mod list;
-mod partitions;
 mod repartition;
 
 use super::connect::Connection;
 use super::{Output, runtime};
 use crate::repartition::Nodes;
 use anyhow::Result;
-pub use partitions::{holds_otherwise, lines, spelled};
 
 #[derive(clap::Args)]
 pub struct Args {

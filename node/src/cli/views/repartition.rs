@@ -2,10 +2,9 @@
 
 use super::list::held;
 use super::nodes;
-use super::partitions::{lines, spelled};
-use crate::cli::agree::agreed;
-use crate::cli::connect::Connection;
+use crate::cli::agree::{How, REFUSED, agreed};
 use crate::cli::{Exit, Output};
+use crate::partitions::{lines, spelled};
 use crate::repartition::plan::{Plan, Progress, Seen, Target, Wanted, plan};
 use anyhow::Result;
 use serde_json::json;
@@ -19,51 +18,37 @@ pub struct Args {
     /// How many nodes of each datacenter hold each partition
     #[arg(long, default_value_t = 2, value_name = "COUNT")]
     replicas: u32,
-    /// Show the plan, and do nothing
-    #[arg(long)]
-    plan: bool,
-    /// Do it without asking
-    #[arg(long)]
-    yes: bool,
-    /// Do what the plan refuses, too
-    #[arg(long)]
-    force: bool,
-    /// How to print what was done; plan and progress for people go to stderr in any case
-    #[arg(long, value_enum, default_value_t = Output::Table)]
-    output: Output,
     #[command(flatten)]
-    connection: Connection,
+    how: How,
 }
 
-/// The plan is refused, or cannot be.
-const REFUSED: u8 = 1;
 /// A view that drains may wait for its last calls so long, and nothing moves meanwhile.
 const PATIENCE_MIN: Duration = Duration::from_secs(90);
 
 pub async fn run(args: Args) -> Result<()> {
     let wanted = Wanted { partitions: args.partitions, replicas: args.replicas };
-    let nodes = nodes(&args.connection).await?;
+    let nodes = nodes(&args.how.connection).await?;
     let seen = nodes.survey().await;
     let plan = plan(wanted, &seen);
     show(&plan, &seen);
-    let forbidden = plan.refused.as_ref().filter(|_| !args.force);
+    let forbidden = plan.refused.as_ref().filter(|_| !args.how.force);
     if let Some(why) = plan.impossible.as_ref().or(forbidden) {
         let forceable = if plan.impossible.is_none() { " (--force does it in spite of that)" } else { "" };
         return Err(Exit { code: REFUSED, why: format!("not done: {why}{forceable}") }.into());
     }
-    if args.plan || plan.nothing_to_do {
+    if args.how.plan || plan.nothing_to_do {
         if plan.nothing_to_do {
             eprintln!("there is nothing to do");
         }
-        return report(args.output, &plan, false);
+        return report(args.how.output, &plan, false);
     }
-    if !args.yes && !agreed("What the nodes hold now is deleted once the new views serve")? {
+    if !args.how.yes && !agreed("What the nodes hold now is deleted once the new views serve")? {
         return Err(Exit { code: REFUSED, why: "nothing was done".into() }.into());
     }
-    let patience = args.connection.limit().max(PATIENCE_MIN);
+    let patience = args.how.connection.limit().max(PATIENCE_MIN);
     eprintln!("Ctrl-C stops this at any moment; the same command goes on with it.");
     nodes.carry_out(wanted, &plan.targets, patience, |progress| eprintln!("{}", told(progress))).await?;
-    report(args.output, &plan, true)
+    report(args.how.output, &plan, true)
 }
 
 /// The plan, for people.

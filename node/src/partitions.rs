@@ -1,6 +1,5 @@
-//! What a view holds, in words.
+//! What a view holds, in words: for people, and for `topology.toml`.
 
-use crate::repartition::plan::partition_of;
 use beam_wire::message::view::Served;
 use beam_wire::{Range, Space};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +59,22 @@ pub fn holds_otherwise(held: &[Served], said: &[Served]) -> bool {
         merged
     };
     merged(held) != merged(said)
+}
+
+/// A range in few words: `2/4` where it is such a part.
+pub fn range_name(range: &Range) -> String {
+    parts(&BTreeSet::from([*range])).concat()
+}
+
+/// Whether a range is one of equal parts.
+pub fn is_partition(range: &Range) -> bool {
+    cut(&BTreeSet::from([*range])).is_some()
+}
+
+/// Which n-th of all points a range is, from 0; none if it is not one.
+pub fn partition_of(range: Range, n: u32) -> Option<u32> {
+    let near = ((u128::from(range.first.0) * u128::from(n)) >> 64) as u32;
+    (near..=near + 1).find(|i| *i < n && Range::partition(*i, n) == range)
 }
 
 fn by_space(serves: &[Served]) -> BTreeMap<Space, BTreeSet<Range>> {
