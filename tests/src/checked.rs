@@ -33,6 +33,8 @@ struct Record {
     stop: AtomicBool,
     written: Mutex<Written>,
     answers: Mutex<Vec<Answer>>,
+    /// How many calls each reader has ended.
+    read: Mutex<BTreeMap<usize, u64>>,
     failed: Mutex<Vec<String>>,
 }
 
@@ -90,8 +92,9 @@ impl Checked {
         for (writer, client) in clients.values().enumerate() {
             let writing = write(env.clone(), record.clone(), client.clone(), writer);
             tasks.push(env.tasks().serve("checked.write", writing));
-            for _ in 0..2 {
-                let reading = read(env.clone(), record.clone(), client.clone(), writers);
+            for reader in [2 * writer, 2 * writer + 1] {
+                record.read.lock().expect("nobody panics with it").insert(reader, 0);
+                let reading = read(env.clone(), record.clone(), client.clone(), reader, writers);
                 tasks.push(env.tasks().serve("checked.read", reading));
             }
         }
@@ -109,6 +112,16 @@ impl Checked {
     /// The newest acknowledged change.
     pub fn newest(&self) -> Option<Version> {
         self.record.written().newest
+    }
+
+    /// Waits until every reader has ended so many calls more: enough that whoever answers now was asked for all.
+    pub async fn go_on(&self, calls: u64) {
+        let read = || self.record.read.lock().expect("nobody panics with it").clone();
+        let before = read();
+        let is_failed = || !self.record.failed.lock().expect("nobody panics with it").is_empty();
+        while read().iter().any(|(reader, ended)| ended - before[reader] < calls) && !is_failed() {
+            self.env.sleep(PAUSE).await;
+        }
     }
 
     /// Lets every call end; then all that was answered must be right, and nothing may have failed.
@@ -232,7 +245,7 @@ async fn write(env: Env, record: Arc<Record>, client: Client, writer: usize) {
     }
 }
 
-async fn read(env: Env, record: Arc<Record>, client: Client, writers: usize) {
+async fn read(env: Env, record: Arc<Record>, client: Client, reader: usize, writers: usize) {
     while !record.stop.load(Relaxed) {
         let newest = record.written().newest;
         let (position, least) = match (env.random_below(4), newest) {
@@ -269,6 +282,7 @@ async fn read(env: Env, record: Arc<Record>, client: Client, writers: usize) {
             }
             Err(error) => record.fail(format!("{asked:?} at {position:?}: {error}")),
         }
+        *record.read.lock().expect("nobody panics with it").entry(reader).or_default() += 1;
         env.sleep(PAUSE).await;
     }
 }

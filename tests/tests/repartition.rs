@@ -25,6 +25,9 @@ const LOSS: f64 = 0.001;
 /// another, and a connection that is gone is noticed.
 const NOTICED_WITHIN: Duration = Duration::from_millis(1500);
 
+/// Of every reader, to see whether all that was copied is right.
+const CALLS: u64 = 15;
+
 fn name(text: impl Into<String>) -> Name {
     Name::new(text).expect("tests use good names")
 }
@@ -202,6 +205,7 @@ fn by_command(seed: u64) -> Result<Outcome> {
         // Whoever was wiped since its last view came holds what its topology says: the command puts that right, too.
         carry_out(&nodes, five).await.context("to five, once more")?;
         is_cut(&nodes.survey().await, 5)?;
+        traffic.go_on(CALLS).await;
         let to_five = traffic.take_gap();
 
         discard(&mut cluster, &clients).await?;
@@ -216,7 +220,7 @@ fn by_command(seed: u64) -> Result<Outcome> {
         ensure!(broken_off > 0, "the command was never broken off");
         is_cut(&nodes.survey().await, 4)?;
         let to_four = traffic.take_gap();
-        env.sleep(Duration::from_secs(1)).await;
+        traffic.go_on(CALLS).await;
         println!(
             "seed {seed}: {} killed, {} of them wiped, broken off {broken_off} times; longest gap between writes: {calm:?} \
              before, {to_five:?} to five, {to_four:?} to four",
@@ -276,6 +280,7 @@ fn by_hand_with_nodes_that_join_and_leave() {
                 env.sleep(Duration::from_millis(300)).await;
             }
             until_all_serve(&env, &clients, 12).await?;
+            traffic.go_on(CALLS).await;
             let cutting = traffic.take_gap();
             println!("longest gap between writes: {calm:?} before, {cutting:?} meanwhile");
             ensure!(cutting <= calm + NOTICED_WITHIN, "writes paused for {cutting:?}, before that for {calm:?}");
@@ -327,6 +332,7 @@ fn another_node_under_another_name_replaces_a_lost_one() {
                 let successor = name(format!("{victim}-successor"));
                 cluster.join_node(Node { name: successor, ..lost }, LOSS).await?;
                 until_all_serve(&env, &clients, 8).await.with_context(|| format!("after {victim}"))?;
+                traffic.go_on(CALLS).await;
             }
             checks::until_serving(&env, &clients, PATIENCE).await?;
             println!("{:?}", traffic.stop().await?);
