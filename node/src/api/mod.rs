@@ -28,6 +28,7 @@ pub mod choose;
 pub mod cover;
 pub mod fanout;
 pub mod hedge;
+pub mod latest;
 pub mod lookup;
 pub mod position;
 pub mod shorten;
@@ -47,6 +48,7 @@ use beam_wire::Name;
 use beam_wire::env::{Env, Task};
 use beam_wire::quic::{Directory, Peers};
 use fanout::Fanout;
+use latest::Latest;
 use lookup::TextCache;
 use shorten::ShortenOptions;
 use std::sync::Arc;
@@ -86,6 +88,7 @@ pub struct ApiRole {
     datacenter: Name,
     directory: Directory,
     log: RemoteLog,
+    latest: Latest,
     appender: Appender,
     views: RemoteViews,
     fanout: Fanout<RemoteViews>,
@@ -116,6 +119,7 @@ impl ApiRole {
             datacenter,
             directory,
             appender: log.appender(),
+            latest: Latest::new(env, resolve::looks(env.clone(), log.clone())),
             log,
             fanout: Fanout::new(env.clone(), views.clone()),
             views,

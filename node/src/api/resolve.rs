@@ -2,9 +2,12 @@
 
 use crate::api::ApiRole;
 use crate::api::position::{self, Pressure, Uncovered, pressure};
+use crate::remote::log::RemoteLog;
 use crate::remote::view::{View, Views};
+use beam_wire::env::Env;
 use beam_wire::message::log::{EpochBegan, shared_up_to};
 use beam_wire::{CallError, Code, Epoch, LogIndex, Position, Version};
+use futures::future::BoxFuture;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -19,6 +22,17 @@ const TAIL_PATIENCE: Duration = Duration::from_secs(6);
 /// How long to wait for views to hear of a version before the log is asked for its end. Whoever just wrote
 /// it would else pay a round trip to the leader for reading it, while the news is on its way.
 const NEWS_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Looks where the log ends, each time anew: a majority must say that whoever names the end still leads.
+pub(super) fn looks(
+    env: Env,
+    log: RemoteLog,
+) -> impl Fn() -> BoxFuture<'static, Result<Version, CallError>> + Send + Sync + 'static {
+    move || {
+        let (log, deadline) = (log.clone(), env.now() + TAIL_PATIENCE);
+        Box::pin(async move { log.tail(true, deadline).await })
+    }
+}
 
 impl ApiRole {
     /// The version to read.
@@ -54,8 +68,7 @@ impl ApiRole {
 
     /// A version that holds everything that was acknowledged before.
     pub(super) async fn tail(&self, deadline: Instant) -> Result<Version, CallError> {
-        let deadline = deadline.min(self.env.now() + TAIL_PATIENCE);
-        self.log.tail(true, deadline).await
+        self.latest.version(deadline).await
     }
 
     /// The newest version that views of our datacenter cover; if they don't cover everything, that all views
