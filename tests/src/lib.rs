@@ -363,6 +363,16 @@ impl SimCluster {
     }
 }
 
+/// The seeds of a story: `BEAM_SEEDS=FROM..TO` asks for others, `BEAM_SEEDS=SEED` for one.
+pub fn seeds(from: u64, count: u64) -> std::ops::Range<u64> {
+    let Ok(asked) = std::env::var("BEAM_SEEDS") else { return from..from + count };
+    let number = |text: &str| text.parse::<u64>().expect("BEAM_SEEDS is SEED or FROM..TO");
+    match asked.split_once("..") {
+        Some((from, to)) => number(from)..number(to),
+        None => number(&asked)..number(&asked) + 1,
+    }
+}
+
 /// Tells a story of a whole cluster on a thread of its own: without optimisation, one needs more stack than a
 /// test has.
 pub fn tell(story: impl FnOnce() -> Result<()> + Send + 'static) {

@@ -44,6 +44,8 @@ pub trait Question: Send + Sync {
     fn limit(&self) -> usize {
         usize::MAX
     }
+    /// Drops what is not wanted of what one part has found so far.
+    fn keep(&self, _found: &mut Vec<Self::Found>) {}
     /// Takes what was asked for out of a reply.
     fn take(&self, request: &Self::Call, reply: <Self::Call as Call>::Reply) -> Result<Vec<Self::Found>, CallError>;
 }
@@ -221,6 +223,7 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
                 Some((way, Event::Chunk(chunk))) => {
                     hedge.heard(way, self.now());
                     found[way].extend(chunk);
+                    self.q.keep(&mut found[way]);
                 }
                 Some((way, Event::End)) => return Ok(std::mem::take(&mut found[way])),
                 Some((_, Event::Failed(failed))) if is_final(&failed.error) => return Err(failed),

@@ -21,6 +21,8 @@ pub struct Lookups<'a, V> {
     pub texts: &'a TextCache,
     /// The version that every question is about.
     pub at: Version,
+    /// A part of the facts is always the same part. That takes looking at all of them.
+    pub repeatable: bool,
     /// When the query must be done.
     pub deadline: Instant,
     /// What it took.
@@ -44,10 +46,35 @@ impl<V: Views> Source for Lookups<'_, V> {
             let asked = questions.iter().map(|q| self.fanout.ask(q, self.deadline, &self.took.tally));
             let answers = try_join_all(asked).await?;
             let complete = answers.iter().all(|a| a.complete);
-            let facts: Vec<Fact> = answers.into_iter().flat_map(|a| a.found).collect();
+            let mut facts: Vec<Fact> = answers.into_iter().flat_map(|a| a.found).collect();
+            // Views answer in any order, and not always the same ones answer.
+            facts.sort_unstable();
             self.took.facts.fetch_add(facts.len() as u64, Ordering::Relaxed);
             Ok(Found { facts, complete })
         })
+    }
+
+    fn some(&self, pattern: Pattern, count: usize) -> BoxFuture<'_, Result<Found, CallError>> {
+        if !self.repeatable {
+            return self.lookup(vec![pattern], count);
+        }
+        Box::pin(async move {
+            let keys = Keys::sort(vec![pattern]);
+            let mut facts = Vec::new();
+            for question in keys.questions(self.at, usize::MAX) {
+                let question = First { lookup: question, count };
+                facts.extend(self.fanout.ask(&question, self.deadline, &self.took.tally).await?.found);
+            }
+            facts.sort_unstable();
+            let complete = facts.len() <= count;
+            facts.truncate(count);
+            self.took.facts.fetch_add(facts.len() as u64, Ordering::Relaxed);
+            Ok(Found { facts, complete })
+        })
+    }
+
+    fn version(&self) -> Option<Version> {
+        Some(self.at)
     }
 
     fn terms(&self, ids: Vec<TermId>) -> BoxFuture<'_, Result<Vec<(TermId, Term)>, CallError>> {
@@ -189,6 +216,53 @@ impl Question for Lookup<'_> {
             }
         }
         Ok(facts)
+    }
+}
+
+/// The first facts in the order of facts, one more than are wanted. Views answer in no promised order: all that
+/// match are looked at, and few are held.
+struct First<'a> {
+    lookup: Lookup<'a>,
+    count: usize,
+}
+
+/// What is held beyond the wanted ones before it is sorted out: so that sorting costs little per fact.
+const UNSORTED_MAX: usize = 4096;
+
+impl Question for First<'_> {
+    type Call = ViewLookup;
+    type Found = Fact;
+
+    fn asking(&self) -> Asking {
+        self.lookup.asking()
+    }
+
+    fn at(&self) -> Version {
+        self.lookup.at()
+    }
+
+    fn space(&self) -> Option<Space> {
+        self.lookup.space()
+    }
+
+    fn wanted(&self) -> &[Range] {
+        self.lookup.wanted()
+    }
+
+    fn request(&self, range: Range) -> ViewLookup {
+        self.lookup.request(range)
+    }
+
+    fn keep(&self, found: &mut Vec<Fact>) {
+        let wanted = self.count.saturating_add(1);
+        if found.len() > wanted.saturating_mul(2).max(UNSORTED_MAX) {
+            found.select_nth_unstable(wanted);
+            found.truncate(wanted);
+        }
+    }
+
+    fn take(&self, request: &ViewLookup, reply: LookupChunk) -> Result<Vec<Fact>, CallError> {
+        self.lookup.take(request, reply)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::query::{Limits, evaluate, parse_query};
 use crate::remote::view::RemoteViews;
 use beam_wire::message::api::{ApiQuery, QueryReply};
 use beam_wire::quic::Handle;
-use beam_wire::{CallError, Code, Version};
+use beam_wire::{CallError, Code, Position, Version};
 use std::sync::atomic::Ordering;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
@@ -17,7 +17,8 @@ impl ApiRole {
         let query = parse_query(&call.request.sparql, call.request.base_iri.as_deref())?;
         let _admitted = self.admit(deadline).await?;
         let version = self.resolve(call.request.position, deadline).await?;
-        let source = self.source(version, deadline);
+        let repeatable = matches!(call.request.position, Position::Exact(_));
+        let source = Lookups { repeatable, ..self.source(version, deadline) };
         let answer = evaluate(&query, &source, self.limits(deadline), &self.env).await?;
         call.reply(&QueryReply::Head { version, shape: answer.shape }).await?;
         for chunk in answer.chunks {
@@ -34,7 +35,7 @@ impl ApiRole {
 
     /// The facts of one version.
     pub(super) fn source(&self, at: Version, deadline: Instant) -> Lookups<'_, RemoteViews> {
-        Lookups { fanout: &self.fanout, texts: &self.texts, at, deadline, took: Took::default() }
+        Lookups { fanout: &self.fanout, texts: &self.texts, at, repeatable: false, deadline, took: Took::default() }
     }
 
     /// Bounds how many queries are evaluated, and how many wait for that.

@@ -5,11 +5,12 @@ use super::error::QueryError;
 use super::facts::{Facts, Id, Index, Quad};
 use super::fetch::{Dataset, Fetch, Graphs, Reads, looked_at};
 use super::local::Local;
+use super::names::Names;
 use super::parse::{NEW_BLANK, Query};
 use super::plan::{ROW, plan};
 use super::source::{BATCH_MAX, Source};
 use super::work::{self, Work};
-use crate::rdf::convert::{from_node, from_oxrdf, to_oxrdf};
+use crate::rdf::convert::{from_oxrdf, to_oxrdf};
 use beam_wire::env::Env;
 use beam_wire::message::api::{QueryReply, Shape};
 use beam_wire::{Term, TermId};
@@ -91,7 +92,8 @@ async fn answer(query: &Query, source: &dyn Source, limits: &Limits, env: &Env) 
     | Q::Describe { pattern: p, .. }
     | Q::Ask { pattern: p, .. }) = &mut planned;
     *p = plan(pattern, &fetch.orders, false);
-    let evaluated = finish(planned, fetch.facts, fetch.wanted, source, limits, env, &mut stats).await?;
+    let names = source.version().map(|version| Names::of(&query.1, version));
+    let evaluated = finish(planned, fetch.facts, fetch.wanted, names, source, limits, env, &mut stats).await?;
     Ok(Answer { shape: evaluated.shape, chunks: evaluated.chunks, stats })
 }
 
@@ -118,7 +120,8 @@ pub(super) async fn evaluate_rows(
     stats.requests += fetch.lookups;
     let pattern = plan(pattern, &fetch.orders, false);
     let planned = spargebra::Query::Select { dataset: using.clone(), pattern, base_iri: base_iri.clone() };
-    let found = finish(planned, fetch.facts, fetch.wanted, source, limits, env, stats).await?;
+    // The nodes that an update makes are new each time that it is made.
+    let found = finish(planned, fetch.facts, fetch.wanted, None, source, limits, env, stats).await?;
     let rows = found.chunks.into_iter().flat_map(|chunk| match chunk {
         QueryReply::Rows(rows) => rows,
         _ => vec![],
@@ -127,10 +130,12 @@ pub(super) async fn evaluate_rows(
 }
 
 /// Fetches the wanted texts, and evaluates.
+#[allow(clippy::too_many_arguments, reason = "all of them are what an evaluation consists of")]
 pub(super) async fn finish(
     query: spargebra::Query,
     facts: Facts,
     wanted: HashSet<Id>,
+    names: Option<Names>,
     source: &dyn Source,
     limits: &Limits,
     env: &Env,
@@ -146,6 +151,7 @@ pub(super) async fn finish(
         let run = Run {
             query: query.clone(),
             index: index.clone(),
+            names: names.clone(),
             token: token.0.clone(),
             bytes_max: limits.memory_bytes_max.saturating_sub(texts.bytes),
         };
@@ -228,6 +234,7 @@ impl Drop for CancelWhenDropped {
 struct Run {
     query: spargebra::Query,
     index: Arc<Index>,
+    names: Option<Names>,
     token: CancellationToken,
     bytes_max: usize,
 }
@@ -276,6 +283,14 @@ impl Run {
             }
         }
         let mut chunks = Chunks { bytes_max: self.bytes_max, ..Chunks::default() };
+        let mut names = self.names.clone();
+        let mut term = |term: oxrdf::Term| -> Result<Term, QueryError> {
+            let term = from_oxrdf(term).map_err(|e| QueryError::Evaluation(e.to_string()))?;
+            Ok(match &mut names {
+                Some(names) => names.rename(term, &self.index.terms),
+                None => term,
+            })
+        };
         let shape = match prepared.execute(local).map_err(failed)? {
             QueryResults::Boolean(answer) => Shape::Boolean(answer),
             QueryResults::Solutions(solutions) => {
@@ -283,8 +298,11 @@ impl Run {
                 let mut rows = vec![];
                 for solution in solutions {
                     let solution = solution.map_err(failed)?;
-                    let row: Vec<Option<Term>> =
-                        solution.values().iter().map(|t| t.clone().map(term).transpose()).collect::<Result<_, _>>()?;
+                    let row: Vec<Option<Term>> = solution
+                        .values()
+                        .iter()
+                        .map(|t| t.clone().map(&mut term).transpose())
+                        .collect::<Result<_, _>>()?;
                     let bytes = row.iter().flatten().map(term_bytes).sum();
                     rows.push(row);
                     chunks.count(bytes, &mut rows, QueryReply::Rows)?;
@@ -296,7 +314,7 @@ impl Run {
                 let mut triples = vec![];
                 for triple in found {
                     let triple = triple.map_err(failed)?;
-                    let triple = [from_node(triple.subject), term(triple.predicate.into())?, term(triple.object)?];
+                    let triple = [term(triple.subject.into())?, term(triple.predicate.into())?, term(triple.object)?];
                     let bytes = triple.iter().map(term_bytes).sum();
                     triples.push(triple);
                     chunks.count(bytes, &mut triples, QueryReply::Triples)?;
@@ -325,10 +343,6 @@ fn failed(e: QueryEvaluationError) -> QueryError {
         e @ QueryEvaluationError::UnsupportedCustomFunctionArity { .. } => QueryError::Unsupported(e.to_string()),
         e => QueryError::Evaluation(e.to_string()),
     }
-}
-
-fn term(term: oxrdf::Term) -> Result<Term, QueryError> {
-    from_oxrdf(term).map_err(|e| QueryError::Evaluation(e.to_string()))
 }
 
 /// Cuts an answer into parts.
@@ -418,7 +432,7 @@ async fn describe(
     let mut stats = Stats { requests: fetch.lookups, ..Stats::default() };
     let planned = plan(pattern, &fetch.orders, false);
     let planned = spargebra::Query::Select { dataset: dataset.clone(), pattern: planned, base_iri: base_iri.clone() };
-    let found = finish(planned, fetch.facts, fetch.wanted, source, limits, env, &mut stats).await?;
+    let found = finish(planned, fetch.facts, fetch.wanted, None, source, limits, env, &mut stats).await?;
     stats.rows = 0;
     let mut next = BTreeSet::new();
     for chunk in found.chunks {

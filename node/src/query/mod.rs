@@ -27,6 +27,7 @@ mod facts;
 mod fetch;
 mod guard;
 mod local;
+mod names;
 #[cfg(test)]
 mod oewn;
 mod overlay;

@@ -24,9 +24,10 @@ use spargebra::algebra::{
 use spargebra::term::{GroundTerm, Term, TermPattern, TriplePattern};
 use std::collections::HashMap;
 
-/// A query that can be evaluated.
+/// A query that can be evaluated, and a hash of it as it was asked: the parser draws labels for blank nodes
+/// that have none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Query(pub(super) spargebra::Query);
+pub struct Query(pub(super) spargebra::Query, pub(super) blake3::Hash);
 
 /// An update that can be planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +48,8 @@ pub fn parse_query(sparql: &str, base: Option<&str>) -> Result<Query, QueryError
         | spargebra::Query::Describe { pattern, .. }
         | spargebra::Query::Ask { pattern, .. } => Rewrite::default().pattern(pattern, false)?,
     }
-    Ok(Query(query))
+    let asked = blake3::hash(format!("{}\n{sparql}", base.unwrap_or_default()).as_bytes());
+    Ok(Query(query, asked))
 }
 
 /// Reads an update. `base` is for relative IRIs.

@@ -44,7 +44,7 @@ fn from_literal(literal: Literal) -> Term {
 }
 
 /// Our term, of a subject.
-pub fn from_node(node: NamedOrBlankNode) -> Term {
+fn from_node(node: NamedOrBlankNode) -> Term {
     match node {
         NamedOrBlankNode::NamedNode(node) => Term::Iri(node.into_string()),
         NamedOrBlankNode::BlankNode(node) => Term::Blank(node.into_string()),

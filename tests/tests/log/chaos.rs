@@ -11,6 +11,7 @@ use super::readers::{Witness, watch_tails};
 use super::{ms, wan};
 use beam_node::log::disk_sim::{Loss, SimDiskOptions};
 use beam_node::remote::log::RemoteLog;
+use beam_tests::seeds;
 use beam_wire::LogIndex;
 use beam_wire::env::sim::{Link, SimWorld};
 use beam_wire::env::{Env, Task};
@@ -272,16 +273,6 @@ async fn lost(
         }
     }
     witnesses.iter().find_map(|witness| witness.contradicts(&logs[0].1, last))
-}
-
-/// `BEAM_SEEDS=FROM..TO` asks for others, `BEAM_SEEDS=SEED` for one.
-fn seeds(from: u64, count: u64) -> std::ops::Range<u64> {
-    let Ok(asked) = std::env::var("BEAM_SEEDS") else { return from..from + count };
-    let number = |text: &str| text.parse::<u64>().expect("BEAM_SEEDS is SEED or FROM..TO");
-    match asked.split_once("..") {
-        Some((from, to)) => number(from)..number(to),
-        None => number(&asked)..number(&asked) + 1,
-    }
 }
 
 #[test]

@@ -209,7 +209,7 @@ impl Asker {
 
     fn source(&self) -> Lookups<'_, FakeViews> {
         let deadline = self.views.env.now() + ms(20_000);
-        Lookups { fanout: &self.fanout, texts: &self.texts, at: AT, deadline, took: Took::default() }
+        Lookups { fanout: &self.fanout, texts: &self.texts, at: AT, repeatable: false, deadline, took: Took::default() }
     }
 
     async fn lookup(&self, patterns: &[Pattern]) -> Result<Vec<Fact>, CallError> {

@@ -170,7 +170,7 @@ impl Fetch<'_> {
         let pattern = Pattern { subject, predicate, object, graph };
         self.reads.record(&pattern);
         self.lookups += 1;
-        let found = self.source.lookup(vec![pattern], count).await?;
+        let found = self.source.some(pattern, count).await?;
         let mut rows = Rows::new(triple, graphs);
         for fact in &found.facts {
             let mut quad = self.facts.quad(fact);
