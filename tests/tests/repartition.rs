@@ -5,8 +5,10 @@ use beam_client::{Client, is_serving};
 use beam_node::coverage::{self, served};
 use beam_node::demo::checks;
 use beam_node::log::disk_sim::Loss;
+use beam_node::remote::view::RemoteViews;
 use beam_node::repartition::Nodes;
 use beam_node::repartition::plan::{Plan, Progress, Seen, Wanted, plan};
+use beam_node::verify::verify;
 use beam_tests::checked::{Checked, Outcome};
 use beam_tests::{SimCluster, tell};
 use beam_wire::env::Env;
@@ -114,6 +116,16 @@ fn is_cut(seen: &[Seen], n: u32) -> Result<()> {
     Ok(())
 }
 
+/// All views have come to the same, on their disks, too: whatever was killed, copied and cut on the way.
+async fn all_agree(nodes: &Nodes, home: &Name, count: usize) -> Result<()> {
+    let views = RemoteViews::start(&nodes.env, nodes.peers.clone(), nodes.directory.clone(), home.clone());
+    let report = verify(&nodes.env, &views, true, nodes.env.now() + PATIENCE).await;
+    ensure!(report.all_agree() && report.missing.is_empty() && report.alone.is_empty(), "{report:?}");
+    ensure!(report.compared.len() == count, "{} views were compared, not {count}", report.compared.len());
+    ensure!(report.records > 0, "nothing was read");
+    Ok(())
+}
+
 /// By how many nodes of a datacenter its least served point is served, without one of them.
 fn least_served(seen: &[Seen], datacenter: &Name, without: Option<&Name>) -> usize {
     let views = seen.iter().filter(|node| Some(&node.node) != without).flat_map(|node| {
@@ -205,6 +217,8 @@ fn by_command(seed: u64) -> Result<Outcome> {
         // Whoever was wiped since its last view came holds what its topology says: the command puts that right, too.
         carry_out(&nodes, five).await.context("to five, once more")?;
         is_cut(&nodes.survey().await, 5)?;
+        let home = cluster.topology.datacenters[0].clone();
+        all_agree(&nodes, &home, 16).await.context("in five")?;
         traffic.go_on(CALLS).await;
         let to_five = traffic.take_gap();
 
@@ -229,7 +243,9 @@ fn by_command(seed: u64) -> Result<Outcome> {
         ensure!(reaper.killed >= 3, "{} views were killed", reaper.killed);
         ensure!(to_five <= calm + NOTICED_WITHIN, "writes paused for {to_five:?}, before that for {calm:?}");
         ensure!(to_four <= calm * 2, "writes paused for {to_four:?} though nobody died, before that for {calm:?}");
-        traffic.stop().await
+        let outcome = traffic.stop().await?;
+        all_agree(&nodes, &home, 16).await.context("in four again")?;
+        Ok(outcome)
     })
     .with_context(|| format!("seed {seed}"))
 }
@@ -286,8 +302,8 @@ fn by_hand_with_nodes_that_join_and_leave() {
             ensure!(cutting <= calm + NOTICED_WITHIN, "writes paused for {cutting:?}, before that for {calm:?}");
             is_cut(&operator(&mut cluster).await?.survey().await, 3)?;
             println!("{:?}", traffic.stop().await?);
-            drop(nodes);
-            Ok(())
+            let home = cluster.topology.datacenters[0].clone();
+            all_agree(&nodes, &home, 12).await
         })
     });
 }
@@ -336,7 +352,8 @@ fn another_node_under_another_name_replaces_a_lost_one() {
             }
             checks::until_serving(&env, &clients, PATIENCE).await?;
             println!("{:?}", traffic.stop().await?);
-            Ok(())
+            let home = cluster.topology.datacenters[0].clone();
+            all_agree(&operator(&mut cluster).await?, &home, 8).await
         })
     });
 }
