@@ -127,14 +127,18 @@ pub fn plan(wanted: Wanted, seen: &[Seen]) -> Plan {
 /// Why the plan is not to be carried out, though it can be.
 fn refusal(wanted: Wanted, plan: &Plan, seen: &[Seen]) -> Option<String> {
     let least = wanted.replicas.min(2) as usize;
-    let thin = thin_spots(seen, least, &|_, _| true).into_iter().next();
-    if let Some((datacenter, piece)) = thin {
+    // What is thin though all nodes answer is what the plan itself makes good: a node was replaced or wiped. But a node
+    // that is down comes back with what it held, and is needed more than another cut.
+    let down = |datacenter: &Name| seen.iter().find(|node| node.says.is_err() && node.datacenter == *datacenter);
+    let thin = thin_spots(seen, least, &|_, _| true).into_iter().find_map(|thin| down(&thin.0).map(|down| (thin, down)));
+    if let Some(((datacenter, piece), down)) = thin {
         return Some(format!(
-            "in {datacenter}, {} of the {} space is served by {} now: see `beam status`, and let it be served by {least} \
-             before anything is moved",
+            "in {datacenter}, {} of the {} space is served by {} now, and {} does not answer: start it again, or another \
+             in its place, before anything is moved",
             range_name(&piece.range),
             piece.space,
-            count_nodes(piece.serving.len())
+            count_nodes(piece.serving.len()),
+            down.node
         ));
     }
     let crowded = plan.targets.iter().find(|target| target.takes_bytes > target.free_bytes.map(|free| free / 10 * 9));

@@ -95,10 +95,16 @@ fn what_is_unsafe_is_refused_and_what_is_impossible_cannot_be_forced() {
     nodes[1].says = Err("it does not answer".into());
     let thin = plan(into(5), &nodes);
     let why = thin.refused.clone().unwrap();
-    assert!(why.contains("2/4") && why.contains("a single node"), "{why}");
+    assert!(why.contains("2/4") && why.contains("a single node") && why.contains("v11 does not answer"), "{why}");
     assert_eq!(thin.warnings.len(), 1);
     assert!(thin.targets.iter().all(|target| target.node != nodes[1].node));
     assert!(holders(&thin, 5).iter().all(|nodes| nodes.len() == 2), "if it is forced, it makes up for the lost one");
+
+    // Another in its place that is still empty, or that holds something else, is what the plan is for.
+    nodes[1] = seen("v11", vec![view(1, part(&[0], 4), ViewState::Booting)]);
+    let mended = plan(into(4), &nodes);
+    assert_eq!((&mended.refused, &mended.impossible), (&None, &None));
+    assert!(holders(&mended, 4).iter().all(|nodes| nodes.len() >= 2), "{:?}", holders(&mended, 4));
 
     let impossible = |wanted, nodes: &[Seen]| plan(wanted, nodes).impossible.unwrap();
     assert!(impossible(into(2), &cut(1, 1)).contains("a single node"));
