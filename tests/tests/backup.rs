@@ -163,6 +163,24 @@ async fn under_load(world: SimWorld, directory: std::path::PathBuf) -> Result<(V
     Ok((written, whole.at))
 }
 
+/// What was written a moment ago is worth a backup, too.
+#[test]
+fn a_database_of_one_fact_is_backed_up() {
+    tell(|| {
+        let backup = tempfile::tempdir()?;
+        let directory = backup.path().to_owned();
+        SimWorld::run(8, |world| async move {
+            let mut cluster = SimCluster::start(world, 0.0, |_| {}).await?;
+            let clients = cluster.clients(PATIENCE).await?;
+            let here = cluster.topology.datacenters[0].clone();
+            write(&clients[&here], 0).await?;
+            let taken = Operator::of(&mut cluster, &here)?.take(&directory, PATIENCE).await?.context("it is taken")?;
+            ensure!(check(&directory)?.1 == taken.base.whole.context("it is whole")?);
+            Ok(())
+        })
+    });
+}
+
 /// Three parts instead of two; one view alone holds the last two of a datacenter.
 fn other_cuts(topology: &mut Topology) {
     small(topology);

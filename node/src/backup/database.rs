@@ -54,8 +54,8 @@ pub enum DatabaseError {
     TooOld(BootError<ManifestError>),
     /// There is nobody to copy from.
     #[error(
-        "there are no views to copy all ranges from, or none with a verdict checkpoint ([view] checkpoint says how many \
-         entries that takes): see beam status. As long as the log was never discarded, `beam log backup` is the whole database"
+        "there are no views to copy all ranges from: see beam status. As long as the log was never discarded, `beam log \
+         backup` is the whole database"
     )]
     NoViews,
     /// The directory is another cluster's.

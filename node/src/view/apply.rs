@@ -218,8 +218,7 @@ impl Applier {
         self.verdicts.check_format()?;
         let changes = self.judge(run)?;
         let last = self.verdicts.judged();
-        let due = self.verdicts.judged().0 - self.checkpoint.0 >= self.options.checkpoint_indexes
-            || checkpoint::is_due(&self.verdicts, self.unsaved_bytes);
+        let due = self.is_checkpoint_due();
         if last > self.progress.applied || due {
             let store = self.store.clone();
             let mut batch = store.batch();
@@ -246,6 +245,14 @@ impl Applier {
         }
         self.share_slots();
         Ok(self.applied())
+    }
+
+    /// The first comes as soon as there is anything to judge by: without one, nobody can copy this view, or back it up.
+    fn is_checkpoint_due(&self) -> bool {
+        let first = self.checkpoint == LogIndex(0) && self.verdicts.rules().is_some();
+        first
+            || self.verdicts.judged().0 - self.checkpoint.0 >= self.options.checkpoint_indexes
+            || checkpoint::is_due(&self.verdicts, self.unsaved_bytes)
     }
 
     /// Gives up the oldest versions, a sixteenth of the history at a time: readers of the oldest are
