@@ -257,12 +257,13 @@ pub fn log_options(topology: &Topology, node: &topology::Node) -> LogOptions {
 /// What the topology says of views, else the view's own defaults.
 fn view_options(topology: &Topology, node: &topology::Node, directory: PathBuf) -> ViewOptions {
     let mut options = ViewOptions::new(topology.cluster.clone(), node.serves.clone(), directory);
-    let topology::View { history, checkpoint, copy_mib_per_second, scan_hours } = topology.view;
+    let topology::View { history, checkpoint, copy_mib_per_second, scan_hours, calls } = topology.view;
     options.history = history.unwrap_or(options.history);
     options.checkpoint_indexes = checkpoint.unwrap_or(options.checkpoint_indexes);
     if let Some(hours) = scan_hours {
         options.scan_every = (hours > 0).then(|| Duration::from_secs(u64::from(hours) * 3600));
     }
+    options.calls_max = calls.unwrap_or(options.calls_max);
     options.copy_bytes_per_second = copy_mib_per_second.map(|mib| u64::from(mib) << 20);
     options
 }
@@ -270,8 +271,16 @@ fn view_options(topology: &Topology, node: &topology::Node, directory: PathBuf) 
 /// What the topology says of queries, else the api node's own defaults.
 fn api_options(topology: &Topology) -> ApiOptions {
     let mut options = ApiOptions::new(ShortenOptions::of(topology));
-    if let Some(mib) = topology.query.memory_mib {
+    let topology::Query { memory_mib, hedge, running, waiting, writes } = topology.query;
+    if let Some(mib) = memory_mib {
         options.limits.memory_bytes_max = (mib as usize) << 20;
+    }
+    options.hedging = hedge.unwrap_or(options.hedging);
+    let admit = &mut options.admit;
+    for (set, max) in
+        [(running, &mut admit.running_max), (waiting, &mut admit.waiting_max), (writes, &mut admit.writes_max)]
+    {
+        *max = set.map_or(*max, |set| set as usize);
     }
     options
 }
@@ -372,8 +381,10 @@ impl Service for Roles {
             LogAppend | LogRead | LogTail | LogInfo | LogDiscard | LogStatus | LogChange | LogRecover | RaftPipe
             | RaftVote | RaftSnapshot | RaftTransfer | RaftHeartbeat => running.log.as_ref().map(|log| log.serve(call)),
             ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount | ViewCopy | ViewCheckpoint | ViewRules
-            | ViewInstances | ViewHold | ViewDrop | ViewVerify => running.view.as_ref().map(|view| view.serve(call)),
-            ApiQuery | ApiUpdate | ApiTransact | ApiStatus => running.api.as_ref().map(|api| api.serve(call)),
+            | ViewInstances | ViewLoad | ViewHold | ViewDrop | ViewVerify => {
+                running.view.as_ref().map(|view| view.serve(call))
+            }
+            ApiQuery | ApiUpdate | ApiTransact | ApiStatus | ApiLoad => running.api.as_ref().map(|api| api.serve(call)),
         };
         served.unwrap_or_else(|| futures::future::ready(Err(starting())).boxed())
     }

@@ -218,6 +218,10 @@ fn log_status() -> LogStatusReply {
     }
 }
 
+fn view_load() -> ViewLoadReply {
+    ViewLoadReply { calls: 3, answered: 70_000, cancelled: 200, refused: 1 }
+}
+
 fn view_status() -> ViewStatusReply {
     ViewStatusReply {
         epoch: Some(Epoch(3)),
@@ -474,6 +478,11 @@ fn of_kind(samples: &mut Samples, kind: Kind) -> [&'static str; 3] {
             samples.add("scan", ViewVerifyReply { scanned: Some(scanned), ..told });
             names::<ViewVerify>(kind)
         }
+        Kind::ViewLoad => {
+            samples.add("one", ViewLoad);
+            samples.add("one", view_load());
+            names::<ViewLoad>(kind)
+        }
         Kind::ApiQuery => {
             let sparql = "ASK {}".to_string();
             samples.add("latest", ApiQuery { sparql: sparql.clone(), base_iri: None, position: Position::Latest });
@@ -518,6 +527,23 @@ fn of_kind(samples: &mut Samples, kind: Kind) -> [&'static str; 3] {
             };
             samples.add("one", reply);
             names::<ApiStatus>(kind)
+        }
+        Kind::ApiLoad => {
+            samples.add("one", ApiLoad);
+            let view = NodeStatus { node: name("view-va-1a"), datacenter: name("va"), status: Ok(view_load()) };
+            let (out, views) = (vec![name("view-va-1b")], vec![view]);
+            let reply = ApiLoadReply {
+                requests: 300,
+                hedges: 10,
+                probes: 2,
+                out,
+                running: 16,
+                waiting: 5,
+                refused: 70_000,
+                views,
+            };
+            samples.add("one", reply);
+            names::<ApiLoad>(kind)
         }
     }
 }

@@ -15,10 +15,12 @@ pub struct Candidate {
     pub behind: u64,
     /// It is about to stop, or no longer keeps the version: ask it only when nobody else is left.
     pub unwilling: bool,
+    /// It was silent or slow lately: ask it only when others cannot answer.
+    pub out: bool,
     /// Our own requests that it has not answered yet.
     pub in_flight: u32,
-    /// What half of its recent answers of this kind took at most.
-    pub typical: Duration,
+    /// What its recent answers of this kind took in the mean: a few that are very late count.
+    pub usual: Duration,
     /// It is late when nothing was heard of it for so long.
     pub late_after: Duration,
 }
@@ -51,9 +53,26 @@ pub fn choose(candidates: &[&Candidate], random_below: &mut dyn FnMut(usize) -> 
 
 const CHANCES: usize = 1 << 16;
 
+/// When a request to the chosen candidate is late: as soon as it would be with the quickest of those that could have been
+/// chosen as well. Else a view that has become slow would be waited for because it is slow.
+pub fn late_after(chosen: usize, candidates: &[&Candidate]) -> Duration {
+    let chosen = candidates[chosen];
+    let others = candidates.iter().filter(|other| tier(other) == tier(chosen));
+    others.map(|other| other.late_after).min().unwrap_or(chosen.late_after)
+}
+
+/// Those that could have been chosen instead.
+pub fn rivals(chosen: usize, candidates: &[&Candidate]) -> Vec<Name> {
+    let chosen = candidates[chosen];
+    let others = candidates.iter().filter(|other| tier(other) == tier(chosen) && other.view != chosen.view);
+    others.map(|other| other.view.clone()).collect()
+}
+
 fn tier(candidate: &Candidate) -> u8 {
     match (candidate.home, candidate.behind) {
-        _ if candidate.unwilling => 5,
+        _ if candidate.unwilling => 7,
+        (_, 0) if candidate.out => 5,
+        _ if candidate.out => 6,
         (true, 0) => 0,
         (true, 1..=BEHIND_BEARABLE) => 1,
         (false, 0) => 2,
@@ -65,7 +84,7 @@ fn tier(candidate: &Candidate) -> u8 {
 /// How soon an answer may be expected, in microseconds: what answers take, once for each request that waits
 /// already, and a little for each entry that must be applied first.
 fn expected_us(candidate: &Candidate) -> u128 {
-    let answers = candidate.typical.as_micros().clamp(1, 60_000_000) * (1 + u128::from(candidate.in_flight));
+    let answers = candidate.usual.as_micros().clamp(1, 60_000_000) * (1 + u128::from(candidate.in_flight));
     answers + u128::from(candidate.behind.min(1 << 32)) * 20
 }
 
@@ -73,8 +92,8 @@ fn expected_us(candidate: &Candidate) -> u128 {
 impl Candidate {
     /// A view of which there is nothing special to say.
     pub fn plain(view: Name) -> Candidate {
-        let (typical, late_after) = (Duration::from_millis(1), Duration::from_millis(20));
-        Candidate { view, home: true, behind: 0, unwilling: false, in_flight: 0, typical, late_after }
+        let (usual, late_after) = (Duration::from_millis(1), Duration::from_millis(20));
+        Candidate { view, home: true, behind: 0, unwilling: false, out: false, in_flight: 0, usual, late_after }
     }
 }
 
@@ -110,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_slow_and_the_busy_are_asked_rarely_but_asked() {
-        let slow = candidate("slow", |c| c.typical = Duration::from_millis(8));
+        let slow = candidate("slow", |c| c.usual = Duration::from_millis(8));
         let shares_slow = shares(&[candidate("quick", |_| ()), slow]);
         assert!((5..40).contains(&shares_slow[1]), "{shares_slow:?}");
         let busy = candidate("busy", |c| c.in_flight = 3);
@@ -124,12 +143,25 @@ mod tests {
         let behind = candidate("behind", |c| c.behind = 10);
         let away = candidate("away", |c| c.home = false);
         let far_behind = candidate("far-behind", |c| c.behind = 1_000_000);
+        let out = candidate("out", |c| c.out = true);
+        let out_behind = candidate("out-behind", |c| (c.out, c.behind) = (true, 1));
         let leaving = candidate("leaving", |c| c.unwilling = true);
-        let order = [&ready, &behind, &away, &far_behind, &leaving];
+        let order = [&ready, &behind, &away, &far_behind, &out, &out_behind, &leaving];
         for first in 0..order.len() {
             let left: Vec<&Candidate> = order[first..].iter().rev().copied().collect();
             let chosen = choose(&left, &mut |n| n - 1);
             assert_eq!(left[chosen], order[first]);
         }
+    }
+    #[test]
+    fn a_slow_view_is_late_when_its_quick_rival_would_be() {
+        let quick = candidate("quick", |_| ());
+        let slow = candidate("slow", |c| c.late_after = Duration::from_millis(300));
+        let away = candidate("away", |c| (c.home, c.late_after) = (false, Duration::from_millis(5)));
+        let all = [&quick, &slow, &away];
+        assert_eq!(late_after(1, &all), Duration::from_millis(20));
+        assert_eq!(late_after(2, &all), Duration::from_millis(5));
+        assert_eq!(late_after(0, &all[1..]), Duration::from_millis(300), "it is the only one here");
+        assert_eq!(rivals(1, &all), std::slice::from_ref(&quick.view));
     }
 }

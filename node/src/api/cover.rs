@@ -1,7 +1,7 @@
 //! Which views to ask, so that every wanted point is asked for exactly once, whatever cuts are alive.
 //! Plain data in, plain data out.
 
-use crate::api::choose::Candidate;
+use crate::api::choose::{Candidate, late_after, rivals};
 use beam_wire::{Name, Point, Range};
 use std::time::Duration;
 
@@ -23,6 +23,10 @@ pub struct Part {
     pub range: Range,
     /// The view has not applied the wanted version yet: it will wait.
     pub behind: bool,
+    /// The view was put out, and nobody else can answer.
+    pub out: bool,
+    /// Views that could have been chosen instead.
+    pub rivals: Vec<Name>,
     /// The view is late when nothing was heard of it for so long.
     pub late_after: Duration,
 }
@@ -52,7 +56,8 @@ pub fn cover(
         };
         let far: Vec<&Offer> = holding.into_iter().filter(|o| reach(o) >= best / 2).collect();
         let candidates: Vec<&Candidate> = far.iter().map(|o| &o.candidate).collect();
-        let chosen = far[choose(&candidates)];
+        let number = choose(&candidates);
+        let (chosen, late_after, rivals) = (far[number], late_after(number, &candidates), rivals(number, &candidates));
         let mut last = first;
         from = None;
         while let Some(range) = open.peek() {
@@ -67,8 +72,8 @@ pub fn cover(
             }
             open.next();
         }
-        let Candidate { view, behind, late_after, .. } = chosen.candidate.clone();
-        parts.push(Part { view, range: Range { first, last }, behind: behind > 0, late_after });
+        let Candidate { view, behind, out, .. } = chosen.candidate.clone();
+        parts.push(Part { view, range: Range { first, last }, behind: behind > 0, out, rivals, late_after });
     }
     Ok(parts)
 }

@@ -2,11 +2,12 @@
 //! answers.
 //!
 //! [`cover`] says who is asked for what, [`Hedge`] when somebody else is; here requests are sent and
-//! dropped. A part whose view fails or is late is asked of another view, or of several where the cuts
-//! differ; at most one answer is used for each part.
+//! dropped, and what became of them is told to the [`Ejector`]. A part whose view fails or is late is asked of
+//! another view, or of several where the cuts differ; at most one answer is used for each part.
 
 use crate::api::choose::{Candidate, choose};
 use crate::api::cover::{Offer, Part, cover, within};
+use crate::api::eject::{Ejector, Outcome};
 use crate::api::hedge::{Budget, GiveUp, Hedge, Next, Way, late_after};
 use crate::remote::view::{Asking, View, Views};
 use beam_wire::env::Env;
@@ -17,8 +18,8 @@ use futures::future::{BoxFuture, try_join_all};
 use futures::stream::{self, BoxStream, SelectAll, StreamExt};
 use std::collections::BTreeSet;
 use std::pin::pin;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -64,7 +65,10 @@ pub struct Fanout<V> {
     env: Env,
     views: V,
     started: Instant,
+    /// Late requests are hedged, and silent and slow views left out.
+    hedging: bool,
     budget: Mutex<Budget>,
+    ejector: Arc<Mutex<Ejector>>,
     /// Since the start of the node.
     pub total: Tally,
 }
@@ -74,6 +78,7 @@ pub struct Fanout<V> {
 pub struct Tally {
     requests: AtomicU64,
     hedges: AtomicU64,
+    probes: AtomicU64,
 }
 
 impl Tally {
@@ -85,6 +90,11 @@ impl Tally {
     /// Those among them that were sent because another was late.
     pub fn hedges(&self) -> u64 {
         self.hedges.load(Ordering::Relaxed)
+    }
+
+    /// Those among them that were sent only to see whether a view is well again.
+    pub fn probes(&self) -> u64 {
+        self.probes.load(Ordering::Relaxed)
     }
 
     fn count(&self, requests: usize, hedge: bool) {
@@ -100,6 +110,13 @@ struct Failed {
     error: CallError,
 }
 
+/// A way that was sent, as far as its view is judged by it. A way of several parts is judged part by part.
+struct Sent {
+    part: Option<Part>,
+    at: Duration,
+    heard: bool,
+}
+
 /// What happens to a way.
 enum Event<F> {
     Chunk(Vec<F>),
@@ -107,11 +124,59 @@ enum Event<F> {
     Failed(Failed),
 }
 
+/// How long a view that was put out may take to answer a probe.
+const PROBE_MAX: Duration = Duration::from_secs(1);
+
+/// An answer is much too late when it takes so many times what makes a request late.
+const SLOW: u32 = 2;
+
+/// Views that may refuse a part because they have too much to do, before it is given up: asking all of them in turn would give
+/// them more.
+const REFUSED_MAX: u32 = 2;
+
+/// Without hedging, nothing is late.
+const NEVER: Duration = Duration::from_secs(3600);
+
 impl<V: Views> Fanout<V> {
-    /// Nothing is asked yet.
-    pub fn new(env: Env, views: V) -> Fanout<V> {
+    /// Nothing is asked yet. Without `hedging`, nobody is asked twice but after a failure, and nobody left out.
+    pub fn new(env: Env, views: V, hedging: bool) -> Fanout<V> {
         let started = env.now();
-        Fanout { env, views, started, budget: Mutex::default(), total: Tally::default() }
+        let (budget, ejector) = (Mutex::default(), Arc::default());
+        Fanout { env, views, started, hedging, budget, ejector, total: Tally::default() }
+    }
+
+    /// The views that are left out, because they were silent or slow.
+    pub fn out(&self) -> Vec<Name> {
+        self.ejector().out().cloned().collect()
+    }
+
+    fn budget(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock().expect("no holder panics")
+    }
+
+    fn ejector(&self) -> MutexGuard<'_, Ejector> {
+        self.ejector.lock().expect("no holder panics")
+    }
+
+    /// What became of a request.
+    fn saw(&self, part: &Part, outcome: Outcome) {
+        // A view that must apply entries first is late because of these.
+        if !self.hedging || part.behind {
+            return;
+        }
+        let now = self.env.now() - self.started;
+        let mut ejector = self.ejector();
+        if part.out {
+            if ejector.probed(&part.view, outcome, now)
+                && let Some(view) = self.views.table().into_iter().find(|view| view.node == part.view)
+            {
+                back_in(&view, part.late_after);
+            }
+        } else if ejector.saw(&part.view, outcome, &part.rivals, now) {
+            tracing::warn!(view = %part.view, "a view is left out: it is {outcome:?} too often");
+            let known: BTreeSet<Name> = self.views.table().into_iter().map(|view| view.node).collect();
+            ejector.keep(|view| known.contains(view));
+        }
     }
 
     /// The views.
@@ -187,7 +252,9 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
         avoid.iter().for_each(|view| hedge.avoid(view.clone()));
         let mut events: SelectAll<BoxStream<'_, (usize, Event<Q::Found>)>> = SelectAll::new();
         let mut found: Vec<Vec<Q::Found>> = Vec::new();
+        let mut sent: Vec<Sent> = Vec::new();
         let mut counted = 0;
+        let mut refused = 0;
         let mut last_error = None;
         let mut enough = pin!(self.enough.notified());
         enough.as_mut().enable();
@@ -198,13 +265,14 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
                 None => self.cut(wanted, avoid).map(way).map_err(|e| missing = Some(e)).ok(),
             };
             let next = {
-                let mut budget = self.fanout.budget.lock().expect("no holder panics");
+                let mut budget = self.fanout.budget();
                 hedge.next(self.now(), &mut budget, &mut find)
             };
             let wake = match next {
                 Next::Send { way, parts, hedge: is_hedge } => {
                     debug_assert_eq!(way, found.len());
                     found.push(Vec::new());
+                    sent.push(Sent { part: only(&parts), at: self.now(), heard: false });
                     events.push(self.send(way, parts, wanted, &hedge, is_hedge));
                     continue;
                 }
@@ -221,13 +289,28 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
             debug_assert!(event.as_ref().is_none_or(|(way, _)| hedge.running().any(|running| running == *way)));
             match event {
                 Some((way, Event::Chunk(chunk))) => {
+                    self.heard(&mut sent[way]);
                     hedge.heard(way, self.now());
                     found[way].extend(chunk);
                     self.q.keep(&mut found[way]);
                 }
-                Some((way, Event::End)) => return Ok(std::mem::take(&mut found[way])),
+                Some((way, Event::End)) => {
+                    self.heard(&mut sent[way]);
+                    let now = self.now();
+                    // Who was asked later and loses has done nothing wrong.
+                    let losers = hedge.running().filter(|other| *other < way && hedge.is_late(*other, now));
+                    losers.for_each(|loser| self.saw(&sent[loser], Outcome::Silent));
+                    return Ok(std::mem::take(&mut found[way]));
+                }
                 Some((_, Event::Failed(failed))) if is_final(&failed.error) => return Err(failed),
                 Some((way, Event::Failed(failed))) => {
+                    if let Some(outcome) = blame(&failed.error) {
+                        self.saw(&sent[way], outcome);
+                    }
+                    refused += u32::from(failed.error.code == Code::Overloaded);
+                    if refused == REFUSED_MAX {
+                        return Err(failed);
+                    }
                     found[way] = Vec::new();
                     hedge.failed(way, failed.view.as_ref());
                     last_error = Some(failed);
@@ -237,6 +320,21 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
             if whole {
                 self.count(&mut counted, found.iter().map(Vec::len).max().unwrap_or_default());
             }
+        }
+    }
+
+    /// Something was heard of a request.
+    fn heard(&self, sent: &mut Sent) {
+        if let (false, Some(part)) = (sent.heard, &sent.part) {
+            let in_time = self.now() - sent.at <= part.late_after * SLOW;
+            self.fanout.saw(part, if in_time { Outcome::InTime } else { Outcome::Slow });
+        }
+        sent.heard = true;
+    }
+
+    fn saw(&self, sent: &Sent, outcome: Outcome) {
+        if let Some(part) = &sent.part {
+            self.fanout.saw(part, outcome);
         }
     }
 
@@ -262,6 +360,9 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
         if let [part] = &parts[..] {
             self.tally.count(1, is_hedge);
             self.fanout.total.count(1, is_hedge);
+            if !is_hedge {
+                self.probe(part);
+            }
             return self.request(part.clone()).map(move |event| (way, event)).boxed();
         }
         // No single view holds the part: it is asked of several, and each of these parts has a hedge of its
@@ -318,11 +419,53 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
             .boxed()
     }
 
+    /// Sends the same request to views that are out, if it is time. Nobody waits for their answers.
+    fn probe(&self, part: &Part) {
+        let fanout = self.fanout;
+        if fanout.ejector().out().next().is_none() {
+            return;
+        }
+        for view in fanout.views.table() {
+            let now = self.now();
+            let can_answer = self
+                .offers(&view, true)
+                .iter()
+                .any(|offer| offer.candidate.behind == 0 && offer.range.intersect(&part.range) == Some(part.range));
+            let due = view.node != part.view && can_answer && fanout.ejector().probe(&view.node, now);
+            if !due || !fanout.budget().spend(1) {
+                continue;
+            }
+            fanout.total.requests.fetch_add(1, Ordering::Relaxed);
+            fanout.total.probes.fetch_add(1, Ordering::Relaxed);
+            let (env, started, ejector) = (fanout.env.clone(), fanout.started, fanout.ejector.clone());
+            let answer = fanout.views.call(&view, self.q.asking(), self.q.request(part.range), env.now() + PROBE_MAX);
+            let in_time = part.late_after * SLOW;
+            let probing = async move {
+                let mut answer = answer;
+                let first = env.timeout(PROBE_MAX, answer.next()).await;
+                let took = env.now() - started - now;
+                let outcome = match first {
+                    Ok(None | Some(Ok(_))) if took <= in_time => Outcome::InTime,
+                    Ok(None | Some(Ok(_))) => Outcome::Slow,
+                    Ok(Some(Err(_))) | Err(_) => Outcome::Silent,
+                };
+                let now = env.now() - started;
+                if ejector.lock().expect("no holder panics").probed(&view.node, outcome, now) {
+                    back_in(&view, in_time / SLOW);
+                }
+            };
+            fanout.env.tasks().serve("api.probe", probing).detach();
+        }
+    }
+
     /// Covers points by views that are not to be avoided.
     fn cut(&self, wanted: &[Range], avoid: &BTreeSet<Name>) -> Result<Vec<Part>, CallError> {
         let table = self.fanout.views.table();
-        let offers: Vec<Offer> =
-            table.iter().filter(|v| !avoid.contains(&v.node)).flat_map(|v| self.offers(v)).collect();
+        let offers: Vec<Offer> = {
+            let ejector = self.fanout.ejector();
+            let allowed = table.iter().filter(|v| !avoid.contains(&v.node));
+            allowed.flat_map(|v| self.offers(v, ejector.is_out(&v.node))).collect()
+        };
         let mut below = |n| self.fanout.env.random_below(n);
         cover(wanted, &offers, &mut |candidates| choose(candidates, &mut below)).map_err(|missing| {
             let space = self.q.space().map_or(String::new(), |s| format!(" for {} of the {s} space", missing.0));
@@ -330,7 +473,7 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
         })
     }
 
-    fn offers(&self, view: &View) -> Vec<Offer> {
+    fn offers(&self, view: &View, out: bool) -> Vec<Offer> {
         let (at, status) = (self.q.at(), &view.status);
         if status.epoch != Some(at.epoch) || !status.state.answers() {
             return Vec::new();
@@ -342,9 +485,10 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
             home: view.home,
             behind,
             unwilling: status.state == ViewState::Draining || status.oldest > at.index,
+            out,
             in_flight: view.record.in_flight(),
-            typical: view.record.latency(asking, 50),
-            late_after: late_after(view.record.latency(asking, 95)),
+            usual: view.record.mean(asking),
+            late_after: if self.fanout.hedging { late_after(view.record.latency(asking, 95)) } else { NEVER },
         };
         let ranges: Vec<Range> = match self.q.space() {
             Some(space) => status.serves.iter().filter(|s| s.space == space).map(|s| s.range).collect(),
@@ -378,6 +522,26 @@ fn way(parts: Vec<Part>) -> Way<Part> {
     let views = parts.iter().map(|p| p.view.clone()).collect();
     let late_after = parts.iter().map(|p| p.late_after).max().unwrap_or_default();
     Way { parts, views, late_after }
+}
+
+fn only(parts: &[Part]) -> Option<Part> {
+    if let [part] = parts { Some(part.clone()) } else { None }
+}
+
+/// What an error says of the view that it came from.
+fn blame(error: &CallError) -> Option<Outcome> {
+    use Code::*;
+    match error.code {
+        Overloaded => Some(Outcome::Slow),
+        Unavailable | Disconnected | Storage | Internal => Some(Outcome::Silent),
+        _ => None,
+    }
+}
+
+/// A view was out, and is not any more. How slow it was should not keep others from it now.
+fn back_in(view: &View, assumed: Duration) {
+    tracing::info!(view = %view.node, "a view is asked again: it answers in time");
+    view.record.begin_anew(assumed);
 }
 
 /// Whether another view would say the same.

@@ -1,7 +1,7 @@
 //! Whether to ask another view now, to wait, or to give up: decided here, without I/O and without a clock.
 //!
 //! One [`Hedge`] follows one batch. It asks somebody; when that is late, and the [`Budget`] allows it, it
-//! asks somebody else as well, and the first answer counts. When somebody fails, others are asked at once.
+//! asks somebody else as well; when all who were asked are late, one more. The first answer counts. When somebody fails, others are asked at once.
 //! When nobody is left, all are forgiven after a pause, a few times. Times are given as durations since any
 //! common beginning.
 
@@ -29,7 +29,7 @@ pub enum Next<P> {
         way: usize,
         /// What to send.
         parts: Vec<P>,
-        /// Another way is on, and late.
+        /// Others are on, and late.
         hedge: bool,
     },
     /// Nothing, until then.
@@ -61,7 +61,10 @@ pub struct Hedge {
 struct State {
     views: Vec<Name>,
     running: bool,
+    /// It was sent, or something was heard of it last.
+    since: Duration,
     late_after: Duration,
+    /// When to ask somebody else.
     late_at: Duration,
 }
 
@@ -71,6 +74,10 @@ const ROUNDS_MAX: u32 = 6;
 
 /// The first pause; each following one is twice as long.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
+
+/// Ways that are on at once: all views of a datacenter that hold the same may be gone at once, and another one must be asked
+/// before QUIC notices. More would only add to what makes them late.
+const WAYS_MAX: usize = 4;
 
 /// Chunks of one answer may lie further apart than its beginning and the request: a scan finds nothing for a
 /// while.
@@ -104,12 +111,9 @@ impl Hedge {
         if now >= self.deadline {
             return Next::GiveUp(GiveUp::Deadline);
         }
-        let running: Vec<usize> = (0..self.ways.len()).filter(|way| self.ways[*way].running).collect();
-        match running[..] {
-            [] => self.next_first(now, budget, find),
-            [only] => self.next_hedge(only, now, budget, find),
-            // Two ways are on: a third would only add to what makes them late.
-            _ => Next::WaitUntil(self.deadline),
+        match self.running().max_by_key(|way| self.ways[*way].late_at) {
+            None => self.next_first(now, budget, find),
+            Some(latest) => self.next_hedge(latest, now, budget, find),
         }
     }
 
@@ -140,37 +144,49 @@ impl Hedge {
         Next::WaitUntil(pause.min(self.deadline))
     }
 
+    /// One or more ways are on; `latest` is the one that will be late after all others.
     fn next_hedge<P>(
         &mut self,
-        only: usize,
+        latest: usize,
         now: Duration,
         budget: &mut Budget,
         find: &mut dyn FnMut(&BTreeSet<Name>) -> Option<Way<P>>,
     ) -> Next<P> {
-        if now < self.ways[only].late_at {
-            return Next::WaitUntil(self.ways[only].late_at.min(self.deadline));
+        let late_at = self.ways[latest].late_at;
+        if now < late_at {
+            return Next::WaitUntil(late_at.min(self.deadline));
         }
-        if let Some(way) = find(&self.unwanted())
-            && budget.spend(way.parts.len())
-        {
-            return self.send(way, now, true);
+        if self.running().count() == WAYS_MAX {
+            return Next::WaitUntil(self.deadline);
         }
-        // Nobody else, or no budget. Either may change.
-        let again = now + self.ways[only].late_after.max(SILENCE_MIN);
-        self.ways[only].late_at = again;
-        Next::WaitUntil(again.min(self.deadline))
+        let way = find(&self.unwanted());
+        let wait = match way {
+            Some(way) if budget.spend(way.parts.len()) => return self.send(way, now, true),
+            // Every request that goes well adds to the budget.
+            Some(_) => self.ways[latest].late_after.max(PAUSE_FIRST / 10),
+            None => self.ways[latest].late_after.max(SILENCE_MIN),
+        };
+        self.ways[latest].late_at = now + wait;
+        Next::WaitUntil((now + wait).min(self.deadline))
     }
 
     fn send<P>(&mut self, way: Way<P>, now: Duration, hedge: bool) -> Next<P> {
         let Way { parts, views, late_after } = way;
-        self.ways.push(State { views, running: true, late_after, late_at: now + late_after });
+        self.ways.push(State { views, running: true, since: now, late_after, late_at: now + late_after });
         Next::Send { way: self.ways.len() - 1, parts, hedge }
     }
 
     /// A part of an answer came, but not its end.
     pub fn heard(&mut self, way: usize, now: Duration) {
         let way = &mut self.ways[way];
-        way.late_at = now + way.late_after.max(SILENCE_MIN);
+        way.since = now;
+        way.late_after = way.late_after.max(SILENCE_MIN);
+        way.late_at = now + way.late_after;
+    }
+
+    /// Whether nothing was heard of a way for longer than is usual.
+    pub fn is_late(&self, way: usize, now: Duration) -> bool {
+        now - self.ways[way].since >= self.ways[way].late_after
     }
 
     /// The way failed, because of this view if one is to blame.
@@ -208,9 +224,9 @@ pub struct Budget {
 /// A hedge costs what so many requests earn: 5 % extra.
 const REQUESTS_PER_HEDGE: u64 = 20;
 
-/// Hedges that may be sent at once after a quiet time: a view that stops answers in the middle of a query
-/// that asks few views should be hedged even if little was asked before.
-const BURST: u64 = 10;
+/// Hedges that may be sent at once after a quiet time: when a view stops, all that wait for it should be hedged, before it
+/// is known well enough to be left out.
+pub(super) const BURST: u64 = 50;
 
 impl Default for Budget {
     fn default() -> Self {

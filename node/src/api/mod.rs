@@ -3,9 +3,9 @@
 //! An api node keeps nothing. It learns from DNS who the log nodes and views are, and from the views what
 //! they hold and how far they are. A query becomes questions about facts and texts at one version
 //! ([`lookup`]); a question is cut into parts that cover its points ([`cover`]), each asked of a view
-//! ([`choose`]), and of another when that is late or fails ([`hedge`]). [`fanout`] does what these decide. A
-//! change becomes one entry of the log ([`transact`], [`update`]), and what became of it is asked of any
-//! view.
+//! ([`choose`]), and of another when that is late or fails ([`hedge`]); a view that stays silent or slow is left
+//! out for a while ([`eject`]). [`fanout`] does what these decide. A change becomes one entry of the log
+//! ([`transact`], [`update`]), and what became of it is asked of any view.
 //!
 //! What it promises:
 //! - an answer is of one version, all of it, and says which; a part that fails is asked again elsewhere, or
@@ -13,8 +13,8 @@
 //! - a change is acknowledged when it is in the log and every view will commit it, and not before;
 //! - whoever is slow is asked around, at the cost of a twentieth more requests at most; losers are told to
 //!   stop at once;
-//! - more work than it can do is refused at once (`Overloaded`), and so are writes that the views could not
-//!   follow.
+//! - more work than it can do is refused at once (`Overloaded`, [`admit`]), and so are writes that the views could
+//!   not follow.
 //!
 //! Besides, api nodes shorten the log: what all views have on their disks is let go of ([`shorten`], [`discard`]).
 //!
@@ -24,8 +24,10 @@
 //! What is missing: counts for planning queries, and reading a very common object on all
 //! partitions at once.
 
+pub mod admit;
 pub mod choose;
 pub mod cover;
+pub mod eject;
 pub mod fanout;
 pub mod hedge;
 pub mod latest;
@@ -44,6 +46,7 @@ mod update;
 use crate::query::Limits;
 use crate::remote::log::{Appender, RemoteLog};
 use crate::remote::view::RemoteViews;
+use admit::{Admission, AdmitOptions};
 use beam_wire::Name;
 use beam_wire::env::{Env, Task};
 use beam_wire::quic::{Directory, Peers};
@@ -52,18 +55,14 @@ use latest::Latest;
 use lookup::TextCache;
 use shorten::ShortenOptions;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::Semaphore;
 
 /// What an api node may use.
 #[derive(Clone, Debug)]
 pub struct ApiOptions {
-    /// Queries and updates that are evaluated at once. Each may hold as much memory as `limits` say.
-    pub queries_max: usize,
-    /// Queries that wait for their turn. More are refused at once: they would wait longer than people do.
-    pub waiting_max: usize,
-    /// How long a query waits for its turn.
-    pub wait_max: Duration,
+    /// How much work it takes at once.
+    pub admit: AdmitOptions,
+    /// Ask another view when one is late, and leave out those that are silent or slow.
+    pub hedging: bool,
     /// Texts of terms that are kept for later queries, in bytes.
     pub texts_bytes: usize,
     /// What one query may use.
@@ -75,8 +74,8 @@ pub struct ApiOptions {
 impl ApiOptions {
     /// With all defaults, in this cluster.
     pub fn new(shorten: ShortenOptions) -> Self {
-        let (wait_max, limits) = (Duration::from_secs(5), Limits::default());
-        Self { queries_max: 16, waiting_max: 256, wait_max, texts_bytes: 64 << 20, limits, shorten }
+        let (admit, limits) = (AdmitOptions::default(), Limits::default());
+        Self { admit, hedging: true, texts_bytes: 64 << 20, limits, shorten }
     }
 }
 
@@ -93,8 +92,7 @@ pub struct ApiRole {
     views: RemoteViews,
     fanout: Fanout<RemoteViews>,
     texts: TextCache,
-    queries: Semaphore,
-    waiting: Semaphore,
+    admission: Admission,
     _shortening: Task,
 }
 
@@ -121,11 +119,10 @@ impl ApiRole {
             appender: log.appender(),
             latest: Latest::new(env, resolve::looks(env.clone(), log.clone())),
             log,
-            fanout: Fanout::new(env.clone(), views.clone()),
+            fanout: Fanout::new(env.clone(), views.clone(), options.hedging),
             views,
             texts: TextCache::new(options.texts_bytes),
-            queries: Semaphore::new(options.queries_max),
-            waiting: Semaphore::new(options.waiting_max),
+            admission: Admission::new(env, options.admit.clone()),
             options,
         })
     }

@@ -1,21 +1,22 @@
 //! Everything that a query does: find its version, evaluate it over facts from views, and stream the answer.
 
 use crate::api::ApiRole;
+use crate::api::admit::Admitted;
 use crate::api::lookup::{Lookups, Took};
 use crate::query::{Limits, evaluate, parse_query};
 use crate::remote::view::RemoteViews;
 use beam_wire::message::api::{ApiQuery, QueryReply};
 use beam_wire::quic::Handle;
-use beam_wire::{CallError, Code, Position, Version};
+use beam_wire::{CallError, Position, Version};
 use std::sync::atomic::Ordering;
-use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 impl ApiRole {
     /// Answers a query: a head, rows or triples, and a summary.
     pub(super) async fn query(&self, mut call: Handle<ApiQuery>, deadline: Instant) -> Result<(), CallError> {
-        let query = parse_query(&call.request.sparql, call.request.base_iri.as_deref())?;
+        // First: whoever is refused must cost next to nothing.
         let _admitted = self.admit(deadline).await?;
+        let query = parse_query(&call.request.sparql, call.request.base_iri.as_deref())?;
         let version = self.resolve(call.request.position, deadline).await?;
         let repeatable = matches!(call.request.position, Position::Exact(_));
         let source = Lookups { repeatable, ..self.source(version, deadline) };
@@ -38,20 +39,9 @@ impl ApiRole {
         Lookups { fanout: &self.fanout, texts: &self.texts, at, repeatable: false, deadline, took: Took::default() }
     }
 
-    /// Bounds how many queries are evaluated, and how many wait for that.
-    pub(super) async fn admit(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, CallError> {
-        let overloaded = |what: &str| {
-            let running = self.options.queries_max;
-            CallError::later(Code::Overloaded, 250, format!("{running} queries are running here, and {what}"))
-        };
-        let Ok(_place) = self.waiting.try_acquire() else {
-            return Err(overloaded(&format!("{} more wait", self.options.waiting_max)));
-        };
-        let patience = deadline.min(self.env.now() + self.options.wait_max);
-        match self.env.timeout_at(patience, self.queries.acquire()).await {
-            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
-            Err(_) => Err(overloaded("none ended in time")),
-        }
+    /// Waits for the turn of a query or update, or refuses it.
+    pub(super) async fn admit(&self, deadline: Instant) -> Result<Admitted<'_>, CallError> {
+        self.admission.query(deadline).await
     }
 
     /// What a query may use until its deadline.

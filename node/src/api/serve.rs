@@ -2,7 +2,7 @@
 
 use crate::api::ApiRole;
 use beam_wire::message::Kind;
-use beam_wire::message::api::{ApiQuery, ApiStatus, ApiTransact, ApiUpdate};
+use beam_wire::message::api::{ApiLoad, ApiQuery, ApiStatus, ApiTransact, ApiUpdate};
 use beam_wire::quic::Incoming;
 use beam_wire::{CallError, Code};
 use futures::future::BoxFuture;
@@ -26,9 +26,14 @@ impl ApiRole {
                     call.reply(&outcome).await
                 }
                 Kind::ApiTransact => {
+                    let _taken = api.admission.write()?;
                     let mut call = call.open::<ApiTransact>()?;
                     let reply = api.transact(call.request.clone(), deadline).await?;
                     call.reply(&reply).await
+                }
+                Kind::ApiLoad => {
+                    let mut call = call.open::<ApiLoad>()?;
+                    call.reply(&api.load().await).await
                 }
                 Kind::ApiStatus => {
                     let mut call = call.open::<ApiStatus>()?;

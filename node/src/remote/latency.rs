@@ -12,24 +12,29 @@ const LOWEST_US: f64 = 100.0;
 /// Samples after which all counts are halved. The 95th percentile of 128 samples still rests on six.
 const SAMPLES_MAX: u32 = 256;
 
-/// What the histogram is seeded with, as so many samples: few enough that a dozen real ones outweigh them.
-const SEED_SAMPLES: u32 = 4;
+/// The assumption counts as so many samples among the first ones: few enough that a dozen real ones outweigh them.
+const ASSUMED_SAMPLES: u32 = 4;
+
+/// A peer of which nothing was seen yet is taken to answer that much sooner than assumed in the mean: it is asked, and then
+/// something is known.
+const HOPED: u32 = 10;
+
+/// See [`Latency::mean`]. What a lost packet costs within a datacenter still counts whole.
+const OUTLIER: u32 = 8;
 
 /// A histogram of recent latencies.
 #[derive(Clone, Debug)]
 pub struct Latency {
     counts: [u32; BUCKETS],
     total: u32,
+    /// What percentiles are like until enough is known.
+    assumed: Option<Duration>,
 }
 
 impl Latency {
     /// Begins with an assumption, which real samples soon outweigh.
     pub fn starting_at(assumed: Duration) -> Latency {
-        let mut latency = Latency { counts: [0; BUCKETS], total: 0 };
-        for _ in 0..SEED_SAMPLES {
-            latency.record(assumed);
-        }
-        latency
+        Latency { counts: [0; BUCKETS], total: 0, assumed: Some(assumed) }
     }
 
     /// Takes in one sample.
@@ -37,6 +42,7 @@ impl Latency {
         if self.total >= SAMPLES_MAX {
             self.counts.iter_mut().for_each(|c| *c /= 2);
             self.total = self.counts.iter().sum();
+            self.assumed = None;
         }
         self.counts[bucket(took)] += 1;
         self.total += 1;
@@ -44,13 +50,26 @@ impl Latency {
 
     /// The time that `percent` of the recent answers took at most.
     pub fn percentile(&self, percent: u32) -> Duration {
-        let rank = (u64::from(self.total) * u64::from(percent)).div_ceil(100).max(1);
+        let assumed = self.assumed.map(bucket);
+        let total = self.total + assumed.map_or(0, |_| ASSUMED_SAMPLES);
+        let rank = (u64::from(total) * u64::from(percent)).div_ceil(100).max(1);
         let mut seen = 0;
-        let found = self.counts.iter().position(|c| {
-            seen += u64::from(*c);
+        let found = self.counts.iter().enumerate().position(|(bucket, c)| {
+            seen += u64::from(*c) + if assumed == Some(bucket) { u64::from(ASSUMED_SAMPLES) } else { 0 };
             seen >= rank
         });
         upper_bound(found.unwrap_or(BUCKETS - 1))
+    }
+
+    /// What the recent answers took in the mean, where none counts more than [`OUTLIER`] times the median: some that are late
+    /// are a reason to ask others more often, a single one that was lost is none to ask nobody else.
+    pub fn mean(&self) -> Duration {
+        if self.total == 0 {
+            return self.assumed.unwrap_or_default() / HOPED;
+        }
+        let most = self.percentile(50) * OUTLIER;
+        let each = self.counts.iter().enumerate().map(|(i, n)| upper_bound(i).min(most).as_secs_f64() * f64::from(*n));
+        Duration::from_secs_f64(each.sum::<f64>() / f64::from(self.total))
     }
 }
 
@@ -79,6 +98,16 @@ mod tests {
             let found = latency.percentile(percent);
             assert!(found >= exact.mul_f64(0.97) && found <= exact.mul_f64(1.2), "p{percent} is {found:?}");
         }
+    }
+
+    #[test]
+    fn the_mean_counts_what_is_late_but_not_how_late() {
+        let mut latency = Latency::starting_at(ms(1));
+        (0..180).for_each(|_| latency.record(ms(1)));
+        assert!(latency.mean() < ms(2));
+        (0..20).for_each(|_| latency.record(ms(1000)));
+        let mean = latency.mean().as_secs_f64() * 1e3;
+        assert!((1.6..2.2).contains(&mean), "nine of ten times 1 ms, and once 8 ms, are not {mean} ms");
     }
 
     #[test]

@@ -7,7 +7,9 @@
 use crate::remote::latency::Latency;
 use beam_wire::env::{Env, Task};
 use beam_wire::message::Call;
-use beam_wire::message::view::{ViewInstances, ViewInstancesReply, ViewStatus, ViewStatusReply};
+use beam_wire::message::view::{
+    ViewInstances, ViewInstancesReply, ViewLoad, ViewLoadReply, ViewStatus, ViewStatusReply,
+};
 use beam_wire::quic::{CallOptions, Caller, Directory, Lane, NodeAddress, Peers};
 use beam_wire::{CallError, Code, Name, Role};
 use futures::future::BoxFuture;
@@ -97,6 +99,16 @@ impl Record {
     /// The time that `percent` of its recent answers of this kind took at most, until their first chunk.
     pub fn latency(&self, asking: Asking, percent: u32) -> Duration {
         self.latencies.lock().expect("no holder panics")[asking as usize].percentile(percent)
+    }
+
+    /// What its recent answers of this kind took in the mean, until their first chunk; see [`Latency::mean`].
+    pub fn mean(&self, asking: Asking) -> Duration {
+        self.latencies.lock().expect("no holder panics")[asking as usize].mean()
+    }
+
+    /// What was seen before says nothing any more: answers are assumed to take so long.
+    pub fn begin_anew(&self, assumed: Duration) {
+        self.latencies.lock().expect("no holder panics").fill(Latency::starting_at(assumed));
     }
 
     fn answered(&self, asking: Asking, took: Duration) {
@@ -204,6 +216,12 @@ impl RemoteViews {
         let mut all: Vec<_> = known.values().flat_map(each).collect();
         all.sort_by(|(a, _), (b, _)| (&a.datacenter, &a.node).cmp(&(&b.datacenter, &b.node)));
         all
+    }
+
+    /// How much a view node has to do and has done.
+    pub async fn load(&self, address: &NodeAddress, deadline: Instant) -> Result<ViewLoadReply, CallError> {
+        let peer = self.shared.peers.peer(&address.target(), Lane::Calls).await?;
+        peer.ask(&ViewLoad, deadline).await
     }
 }
 

@@ -45,12 +45,17 @@ pub struct ViewOptions {
     pub copy_entries: u64,
     /// What views that copy from this one are sent at most, all together.
     pub copy_bytes_per_second: Option<u64>,
+    /// Calls that it answers at once, those included that wait for entries to be applied. More are refused: whoever asks has
+    /// other views.
+    pub calls_max: u32,
     /// How often it reads all of its data, to see whether that is what it has applied.
     pub scan_every: Option<Duration>,
 }
 
 /// Reading so many entries takes a few seconds, about as long as finding others and copying from them.
 const COPY_ENTRIES: u64 = 20_000;
+/// Of small look-ups a view answers as many within a second on any machine that we know; more would wait longer than that.
+const CALLS_MAX: u32 = 1024;
 /// Disks lose a bit in months. Often enough that the other views, which are asked to replace it, are still whole.
 const SCAN_EVERY: Duration = Duration::from_secs(24 * 3600);
 
@@ -67,6 +72,7 @@ impl ViewOptions {
             store: StoreOptions::default(),
             copy_entries: COPY_ENTRIES,
             copy_bytes_per_second: None,
+            calls_max: CALLS_MAX,
             scan_every: Some(SCAN_EVERY),
         }
     }
@@ -384,8 +390,9 @@ impl Life {
 
     /// Opens what the store holds, and answers from it from now on.
     async fn take_up(&self, store: Store) -> Result<Opened, StorageError> {
-        let ViewOptions { cluster, serves, format, history, checkpoint_indexes, copy_bytes_per_second, .. } =
-            self.options.clone();
+        let ViewOptions {
+            cluster, serves, format, history, checkpoint_indexes, calls_max, copy_bytes_per_second, ..
+        } = self.options.clone();
         let held = Arc::new(Held::new(&serves));
         let apply = ApplyOptions { cluster, serves, format, history, checkpoint_indexes };
         let opened = store.clone();
@@ -405,6 +412,7 @@ impl Life {
             board: self.board.clone(),
             held,
             slices: Arc::new(Semaphore::new(SLICES_MAX)),
+            calls_max,
             carousel,
             scanning: Arc::new(Semaphore::new(1)),
         };

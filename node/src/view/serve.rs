@@ -18,7 +18,8 @@ use beam_wire::message::Kind;
 use beam_wire::message::view::ViewRules;
 use beam_wire::message::view::{
     CheckpointChunk, Counts, INTERVALS_MAX, KEYS_MAX, LookupChunk, Served, TermsChunk, ViewCheckpoint, ViewCopy,
-    ViewCount, ViewLookup, ViewState, ViewStatus, ViewStatusReply, ViewTerms, ViewVerdict, ViewVerify,
+    ViewCount, ViewLoad, ViewLoadReply, ViewLookup, ViewState, ViewStatus, ViewStatusReply, ViewTerms, ViewVerdict,
+    ViewVerify,
 };
 use beam_wire::quic::{Handle, Incoming};
 use beam_wire::{CallError, Code, LogIndex, Range, Space, TermId, Version};
@@ -41,6 +42,8 @@ pub struct Desk {
     pub held: Arc<Held>,
     /// Slices that may be read at the same time.
     pub slices: Arc<Semaphore>,
+    /// Calls that are answered at once.
+    pub calls_max: u32,
     /// What others copy from.
     pub carousel: Carousel,
     /// One scan at a time.
@@ -60,6 +63,11 @@ pub async fn serve(env: Env, instances: Vec<Arc<Instance>>, call: Incoming) -> R
     let desks: Vec<Desk> = instances.iter().filter_map(|instance| instance.desk()).collect();
     let any = |at: Option<Version>| best(&desks, at, |_| true);
     match call.kind {
+        Kind::ViewLoad => {
+            let mut call: Handle<ViewLoad> = call.open()?;
+            let loads = instances.iter().map(|instance| instance.board().load());
+            call.reply(&loads.fold(ViewLoadReply::default(), sum)).await
+        }
         Kind::ViewRules => {
             let mut call: Handle<ViewRules> = call.open()?;
             // One that has no data yet has read nothing, and says so.
@@ -84,27 +92,23 @@ pub async fn serve(env: Env, instances: Vec<Arc<Instance>>, call: Incoming) -> R
             let call: Handle<ViewLookup> = call.open()?;
             let ViewLookup { at, space, range, .. } = call.request;
             let desk = best(&desks, Some(at), |held| held.covers(space, &range))?;
-            let _counted = desk.board.enter();
-            desk.lookup(call).await
+            desk.counted(desk.clone().lookup(call)).await
         }
         Kind::ViewTerms => {
             let call: Handle<ViewTerms> = call.open()?;
             let desk = best(&desks, Some(call.request.at), |held| stranger(held, &call.request.ids).is_none())?;
-            let _counted = desk.board.enter();
-            desk.terms(call).await
+            desk.counted(desk.clone().terms(call)).await
         }
         Kind::ViewVerdict => {
             let call: Handle<ViewVerdict> = call.open()?;
             let desk = any(Some(call.request.at))?;
-            let _counted = desk.board.enter();
-            desk.verdict(call).await
+            desk.counted(desk.clone().verdict(call)).await
         }
         Kind::ViewCount => {
             let call: Handle<ViewCount> = call.open()?;
             let ViewCount { at, space, range, .. } = call.request;
             let desk = best(&desks, Some(at), |held| held.covers(space, &range))?;
-            let _counted = desk.board.enter();
-            desk.count(call).await
+            desk.counted(desk.clone().count(call)).await
         }
         other => Err(CallError::never(Code::UnknownKind, format!("a view does not answer {other:?}"))),
     }
@@ -143,7 +147,24 @@ fn stranger<'a>(held: &Held, ids: &'a [TermId]) -> Option<&'a TermId> {
     ids.iter().find(|id| !id.is_inline() && !held.contains(Space::Term, id.point()))
 }
 
+fn sum(a: ViewLoadReply, b: ViewLoadReply) -> ViewLoadReply {
+    ViewLoadReply {
+        calls: a.calls + b.calls,
+        answered: a.answered + b.answered,
+        cancelled: a.cancelled + b.cancelled,
+        refused: a.refused + b.refused,
+    }
+}
+
 impl Desk {
+    /// Answers a call that counts, if there are not too many.
+    async fn counted(&self, answering: impl Future<Output = Result<(), CallError>>) -> Result<(), CallError> {
+        let counted = self.board.enter(self.calls_max)?;
+        let outcome = answering.await;
+        counted.ended();
+        outcome
+    }
+
     /// Reads something on a thread that may block.
     pub(super) async fn read<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> T {
         let _turn = self.slices.acquire().await.expect("it is never closed");

@@ -3,7 +3,7 @@
 use super::apply::Applied;
 use super::follow::FollowError;
 use beam_wire::env::Env;
-use beam_wire::message::view::{Served, ViewRulesReply, ViewState, ViewStatusReply};
+use beam_wire::message::view::{Served, ViewLoadReply, ViewRulesReply, ViewState, ViewStatusReply};
 use beam_wire::{CallError, Code, Epoch, LogIndex};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -14,6 +14,8 @@ use tokio::time::Instant;
 pub const WATCH_PAUSE: Duration = Duration::from_millis(10);
 /// And at least this often.
 pub const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// When to come again to a view that has too much to do: most calls have ended by then.
+const OVERLOADED_MS: u32 = 100;
 /// How long a call waits for entries to be applied, if it sets no deadline itself.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -30,6 +32,9 @@ struct Shown {
     committed: LogIndex,
     state: ViewState,
     calls: u32,
+    answered: u64,
+    cancelled: u64,
+    refused: u64,
     copied: Option<u64>,
     broken: Option<Arc<FollowError>>,
     /// What is wrong with its data, while it has none to answer from because of that.
@@ -38,8 +43,11 @@ struct Shown {
     edition: u64,
 }
 
-/// A call that is being answered.
-pub struct CallGuard(Arc<Board>);
+/// A call that is being answered. Dropped before its end, it was broken off.
+pub struct CallGuard {
+    board: Arc<Board>,
+    ended: bool,
+}
 
 impl Board {
     /// Of a view that has just been opened.
@@ -50,6 +58,9 @@ impl Board {
             committed: LogIndex(0),
             state: ViewState::Booting,
             calls: 0,
+            answered: 0,
+            cancelled: 0,
+            refused: 0,
             copied: None,
             broken: None,
             damage: None,
@@ -129,10 +140,22 @@ impl Board {
         self.wait(|shown| shown.broken.clone()).await
     }
 
-    /// Counts a call until the guard is dropped.
-    pub fn enter(self: &Arc<Self>) -> CallGuard {
-        self.shown().calls += 1;
-        CallGuard(self.clone())
+    /// Counts a call until the guard is dropped, if there are fewer than so many.
+    pub fn enter(self: &Arc<Self>, calls_max: u32) -> Result<CallGuard, CallError> {
+        let mut shown = self.shown();
+        if shown.calls >= calls_max {
+            shown.refused += 1;
+            let message = format!("this view answers {calls_max} calls already: ask another, or later");
+            return Err(CallError::later(Code::Overloaded, OVERLOADED_MS, message));
+        }
+        shown.calls += 1;
+        Ok(CallGuard { board: self.clone(), ended: false })
+    }
+
+    /// What it has to do and has done.
+    pub fn load(&self) -> ViewLoadReply {
+        let Shown { calls, answered, cancelled, refused, .. } = *self.shown();
+        ViewLoadReply { calls, answered, cancelled, refused }
     }
 
     /// Calls being answered.
@@ -240,8 +263,18 @@ impl Board {
     }
 }
 
+impl CallGuard {
+    /// The call was answered, well or not.
+    pub fn ended(mut self) {
+        self.ended = true;
+    }
+}
+
 impl Drop for CallGuard {
     fn drop(&mut self) {
-        self.0.shown().calls -= 1;
+        let mut shown = self.board.shown();
+        shown.calls -= 1;
+        let counter = if self.ended { &mut shown.answered } else { &mut shown.cancelled };
+        *counter += 1;
     }
 }

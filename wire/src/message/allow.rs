@@ -20,7 +20,7 @@ fn callers(kind: Kind) -> (&'static [Role], Option<ClientRole>) {
         LogRecover => (&[], Some(ClientRole::Admin)),
         // Only log nodes vote and replicate; not even an operator speaks for one.
         RaftPipe | RaftVote | RaftSnapshot | RaftTransfer | RaftHeartbeat => (&[Log], None),
-        ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount | ViewRules | ViewInstances => {
+        ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount | ViewRules | ViewInstances | ViewLoad => {
             (&[View, Api], Some(ClientRole::Admin))
         }
         // What a node holds is an operator's to say.
@@ -29,7 +29,7 @@ fn callers(kind: Kind) -> (&'static [Role], Option<ClientRole>) {
         ViewVerify => (&[], Some(ClientRole::Admin)),
         // Views copy from views, and so does whoever makes backups.
         ViewCopy | ViewCheckpoint => (&[View], Some(ClientRole::Admin)),
-        ApiQuery | ApiStatus => (&[Api], Some(ClientRole::Reader)),
+        ApiQuery | ApiStatus | ApiLoad => (&[Api], Some(ClientRole::Reader)),
         ApiUpdate | ApiTransact => (&[Api], Some(ClientRole::Writer)),
     }
 }
@@ -75,10 +75,12 @@ mod tests {
         ViewHold       - - -  - - a
         ViewDrop       - - -  - - a
         ViewVerify     - - -  - - a
+        ViewLoad       - V A  - - a
         ApiQuery       - - A  r w a
         ApiUpdate      - - A  - w a
         ApiTransact    - - A  - w a
         ApiStatus      - - A  r w a
+        ApiLoad        - - A  r w a
     ";
 
     fn identity(uri: &str) -> Identity {

@@ -1,6 +1,6 @@
 //! Calls that api nodes answer: what a program can ask of the database.
 
-use super::{Call, Kind, log::LogInfoReply, view::ViewStatusReply};
+use super::{Call, Kind, log::LogInfoReply, view::ViewLoadReply, view::ViewStatusReply};
 use crate::command::Verdict;
 use crate::ids::{Name, Position, TransactionId, Version};
 use crate::term::Term;
@@ -154,6 +154,37 @@ impl Call for ApiStatus {
     const KIND: Kind = Kind::ApiStatus;
     type Item = ();
     type Reply = ApiStatusReply;
+}
+
+/// Asks an api node how much it has to do, and has done since it started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiLoad;
+
+/// What an api node has to do and has done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiLoadReply {
+    /// Requests sent to views.
+    pub requests: u64,
+    /// Second requests among them, sent because the first was late.
+    pub hedges: u64,
+    /// Requests among them that were sent only to see whether a view that is left out is well again.
+    pub probes: u64,
+    /// Views that are left out, because they were silent or slow.
+    pub out: Vec<Name>,
+    /// Queries and updates that are evaluated now.
+    pub running: u32,
+    /// Queries and updates that wait for their turn.
+    pub waiting: u32,
+    /// Calls that were refused because there was too much to do.
+    pub refused: u64,
+    /// What every view node says of the same that DNS names.
+    pub views: Vec<NodeStatus<ViewLoadReply>>,
+}
+
+impl Call for ApiLoad {
+    const KIND: Kind = Kind::ApiLoad;
+    type Item = ();
+    type Reply = ApiLoadReply;
 }
 
 /// Makes ids for transactions out of an index that the caller knows and chance.

@@ -44,15 +44,17 @@ pub enum Kind {
     ViewHold = 57,
     ViewDrop = 58,
     ViewVerify = 62,
+    ViewLoad = 63,
     ApiQuery = 64,
     ApiUpdate = 65,
     ApiTransact = 66,
     ApiStatus = 67,
+    ApiLoad = 75,
 }
 
 impl Kind {
     /// Every kind there is.
-    pub const ALL: [Kind; 30] = [
+    pub const ALL: [Kind; 32] = [
         Kind::Hello,
         Kind::LogAppend,
         Kind::LogRead,
@@ -79,10 +81,12 @@ impl Kind {
         Kind::ViewHold,
         Kind::ViewDrop,
         Kind::ViewVerify,
+        Kind::ViewLoad,
         Kind::ApiQuery,
         Kind::ApiUpdate,
         Kind::ApiTransact,
         Kind::ApiStatus,
+        Kind::ApiLoad,
     ];
 
     /// The kind with this number, if there is one.

@@ -323,6 +323,29 @@ impl Call for ViewInstances {
     type Reply = ViewInstancesReply;
 }
 
+/// Asks a view node how much it has to do, and has done since it started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewLoad;
+
+/// What a view node has to do and has done: look-ups, texts, verdicts and counts, of all its views.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewLoadReply {
+    /// Calls being answered now.
+    pub calls: u32,
+    /// Calls that were answered to their end, or with an error.
+    pub answered: u64,
+    /// Calls that were broken off because whoever asked was gone, most often because another view was quicker.
+    pub cancelled: u64,
+    /// Calls that were refused because there was too much to do.
+    pub refused: u64,
+}
+
+impl Call for ViewLoad {
+    const KIND: Kind = Kind::ViewLoad;
+    type Item = ();
+    type Reply = ViewLoadReply;
+}
+
 /// Tells a view node to hold these ranges, as one view beside those that it has. It copies them from others,
 /// and remembers over restarts that it was told. One that it has already is not begun again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

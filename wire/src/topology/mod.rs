@@ -111,6 +111,8 @@ pub struct View {
     pub copy_mib_per_second: Option<u32>,
     /// How often a view reads all of its data, to see whether that is what it has applied; 0 means never.
     pub scan_hours: Option<u32>,
+    /// Calls that a view answers at once. More are refused.
+    pub calls: Option<u32>,
 }
 
 /// `[query]`. What is `None` is left to the api node's own defaults.
@@ -118,6 +120,14 @@ pub struct View {
 pub struct Query {
     /// How much memory one query may use.
     pub memory_mib: Option<u32>,
+    /// Whether api nodes ask another view when one is late, and leave out those that are silent or slow.
+    pub hedge: Option<bool>,
+    /// Queries and updates that an api node evaluates at once.
+    pub running: Option<u32>,
+    /// Queries and updates that wait for that. More are refused.
+    pub waiting: Option<u32>,
+    /// Transactions that an api node has taken and not answered yet. More are refused.
+    pub writes: Option<u32>,
 }
 
 /// `[[link]]`: the network between two datacenters.

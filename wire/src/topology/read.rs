@@ -164,14 +164,18 @@ fn view(mut section: Section<'_>) -> View {
     let checkpoint = section.integer("checkpoint", 1..=1 << 40).map(|n| n.value);
     let copy_mib_per_second = section.integer("copy_mib_per_second", 1..=1 << 20).map(|n| n.value as u32);
     let scan_hours = section.integer("scan_hours", 0..=100_000).map(|n| n.value as u32);
+    let calls = section.integer("calls", 1..=1 << 20).map(|n| n.value as u32);
     section.end();
-    View { history, checkpoint, copy_mib_per_second, scan_hours }
+    View { history, checkpoint, copy_mib_per_second, scan_hours, calls }
 }
 
 fn query(mut section: Section<'_>) -> Query {
     let memory_mib = section.integer("memory_mib", 1..=1 << 20).map(|n| n.value as u32);
+    let hedge = section.boolean("hedge").map(|b| b.value);
+    let [running, waiting, writes] =
+        ["running", "waiting", "writes"].map(|key| section.integer(key, 1..=1 << 20).map(|n| n.value as u32));
     section.end();
-    Query { memory_mib }
+    Query { memory_mib, hedge, running, waiting, writes }
 }
 
 fn datacenters(faults: &Faults<'_>, root: &mut Section<'_>) -> Vec<Located<Name>> {

@@ -178,6 +178,18 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Yes or no; `None` where the key is missing.
+    pub(super) fn boolean(&mut self, key: &'static str) -> Option<Located<bool>> {
+        let value = self.take(key)?;
+        match value.get_ref().as_bool() {
+            Some(yes) => Some(Located { value: yes, span: value.span() }),
+            None => {
+                self.wrong_type(key, value, "true or false");
+                None
+            }
+        }
+    }
+
     /// A table within this one: `[key]`.
     pub(super) fn section(&mut self, key: &'static str) -> Option<Section<'a>> {
         let value = self.take(key)?;

@@ -78,8 +78,13 @@ history = 1000
 checkpoint = 500
 copy_mib_per_second = 50
 scan_hours = 0
+calls = 99
 [query]
 memory_mib = 256
+hedge = false
+running = 8
+waiting = 100
+writes = 500
 "#;
     let topology = Topology::parse(&small(more), "t.toml").unwrap();
     assert_eq!(topology.dns.servers, ["[::1]:53", "192.0.2.1:53"].map(|text| text.parse().unwrap()));
@@ -96,9 +101,17 @@ memory_mib = 256
             hold_bytes: Some(100 << 30),
         }
     );
-    let view = View { history: Some(1000), checkpoint: Some(500), copy_mib_per_second: Some(50), scan_hours: Some(0) };
+    let view = View {
+        history: Some(1000),
+        checkpoint: Some(500),
+        copy_mib_per_second: Some(50),
+        scan_hours: Some(0),
+        calls: Some(99),
+    };
     assert_eq!(topology.view, view);
-    assert_eq!(topology.query.memory_mib, Some(256));
+    let query =
+        Query { memory_mib: Some(256), hedge: Some(false), running: Some(8), waiting: Some(100), writes: Some(500) };
+    assert_eq!(topology.query, query);
 }
 
 #[test]
@@ -108,7 +121,10 @@ fn an_unknown_key_is_told_with_its_place_and_a_suggestion() {
     assert_eq!(faults(&text), [format!("t.toml:{line}:1: unknown key `partion`; did you mean `partition`?")]);
 
     assert_eq!(faults(&small("[dsn]")), ["t.toml:3:2: unknown key `dsn`; did you mean `dns`?"]);
-    assert_eq!(faults(&small("[query]\n  colour = 1")), ["t.toml:4:3: unknown key `colour`; known are `memory_mib`"]);
+    assert_eq!(
+        faults(&small("[query]\n  colour = 1")),
+        ["t.toml:4:3: unknown key `colour`; known are `memory_mib`, `hedge`, `running`, `waiting`, `writes`"]
+    );
 }
 
 #[test]

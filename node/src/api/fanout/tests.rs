@@ -67,6 +67,10 @@ impl FakeViews {
         self.shared.fakes.lock().unwrap().get_mut(&Name::new(name).unwrap()).unwrap().mood = mood;
     }
 
+    fn change(&self, name: &str, change: impl FnOnce(&mut beam_wire::message::view::ViewStatusReply)) {
+        self.shared.fakes.lock().unwrap().get_mut(&Name::new(name).unwrap()).unwrap().view.set(change);
+    }
+
     fn asked(&self) -> String {
         std::mem::take(&mut *self.shared.asked.lock().unwrap()).join(" ")
     }
@@ -203,7 +207,7 @@ struct Asker {
 
 impl Asker {
     fn new(views: &FakeViews) -> Asker {
-        let fanout = Fanout::new(views.env.clone(), views.clone());
+        let fanout = Fanout::new(views.env.clone(), views.clone(), true);
         Asker { views: views.clone(), fanout, texts: TextCache::new(1 << 20) }
     }
 
@@ -365,4 +369,159 @@ async fn texts_are_kept() {
     }
     let found = asker.source().terms(ids[..2].to_vec()).await.unwrap();
     assert_eq!((found.len(), views.asked().as_str()), (2, ""));
+}
+
+/// A view stops for good. The first few requests to it are hedged; then it is left out and costs nothing, except a probe now
+/// and then. When it answers again, it is asked again.
+#[tokio::test(start_paused = true)]
+async fn a_view_that_stops_costs_a_few_hedges_and_then_nothing() {
+    let facts = facts();
+    let views = FakeViews::new(facts.clone(), BTreeMap::new());
+    views.add("a", (0, 1), true, Mood::AnswersAfter(ms(2)));
+    views.add("b", (0, 1), true, Mood::AnswersAfter(ms(2)));
+    views.add("away", (0, 1), false, Mood::AnswersAfter(ms(80)));
+    let asker = Asker::new(&views);
+    let question = [pattern(Some("s3"), None, None)];
+    for _ in 0..200 {
+        asker.lookup(&question).await.unwrap();
+    }
+    assert!(asker.fanout.out().is_empty());
+    views.asked();
+
+    views.set("a", Mood::AnswersAfter(ms(3_600_000)));
+    let mut slow = 0;
+    for _ in 0..5000 {
+        let asked = views.env.now();
+        assert_eq!(asker.lookup(&question).await.unwrap(), matching(&facts, &question));
+        let took = views.env.now() - asked;
+        assert!(took <= ms(10), "{took:?} is more than being late and another answer");
+        slow += u32::from(took > ms(3));
+        views.env.sleep(ms(1)).await;
+    }
+    assert_eq!(asker.fanout.out(), [Name::new("a").unwrap()]);
+    assert_eq!(slow, 4, "as many as it takes to know");
+    let asked = views.asked();
+    let to = |view: &str| asked.split(' ').filter(|asked| *asked == view).count() as u64;
+    assert_eq!(to("a"), 4 + asker.fanout.total.probes());
+    assert!((3..=8).contains(&asker.fanout.total.probes()), "{} probes in 15 s", asker.fanout.total.probes());
+    assert_eq!(to("away"), 0);
+
+    views.set("a", Mood::AnswersAfter(ms(2)));
+    for _ in 0..5000 {
+        asker.lookup(&question).await.unwrap();
+    }
+    assert!(asker.fanout.out().is_empty(), "it is well again");
+    let asked = views.asked();
+    let share = asked.split(' ').filter(|asked| *asked == "a").count();
+    assert!(share > 1000, "it was asked {share} times");
+}
+
+/// Both views of the home datacenter stop. Another datacenter answers, and nobody waits any more for those at home; when they
+/// are back, no request leaves home.
+#[tokio::test(start_paused = true)]
+async fn when_all_at_home_stop_others_answer_until_they_are_back() {
+    let facts = facts();
+    let views = FakeViews::new(facts.clone(), BTreeMap::new());
+    for view in ["a", "b"] {
+        views.add(view, (0, 1), true, Mood::AnswersAfter(ms(2)));
+    }
+    views.add("away", (0, 1), false, Mood::AnswersAfter(ms(80)));
+    let asker = Asker::new(&views);
+    let question = [pattern(Some("s3"), None, None)];
+    for round in 0..3 {
+        for _ in 0..300 {
+            asker.lookup(&question).await.unwrap();
+        }
+        views.asked();
+        ["a", "b"].iter().for_each(|view| views.set(view, Mood::AnswersAfter(ms(3_600_000))));
+        let mut late = 0;
+        for _ in 0..100 {
+            let asked = views.env.now();
+            asker.lookup(&question).await.unwrap();
+            let took = views.env.now() - asked;
+            assert!(took < ms(200), "{took:?} in round {round}");
+            late += u32::from(took > ms(81));
+        }
+        assert!(late <= 8, "{late} waited for views at home in round {round}");
+        ["a", "b"].iter().for_each(|view| views.set(view, Mood::AnswersAfter(ms(2))));
+        for _ in 0..3000 {
+            asker.lookup(&question).await.unwrap();
+        }
+        views.asked();
+        for _ in 0..100 {
+            asker.lookup(&question).await.unwrap();
+        }
+        assert!(!views.asked().contains("away"), "it goes on at home in round {round}");
+    }
+}
+
+/// All views become slower by any factor at once. Hedges would make that worse: they stay within their budget, and nobody is
+/// left out.
+#[tokio::test(start_paused = true)]
+async fn a_slowdown_of_all_views_stays_within_the_budget() {
+    for slower in [3, 10, 100, 1000] {
+        let views = FakeViews::new(facts(), BTreeMap::new());
+        for view in ["a", "b"] {
+            views.add(view, (0, 1), true, Mood::AnswersAfter(ms(2)));
+        }
+        let asker = Asker::new(&views);
+        let question = [pattern(Some("s3"), None, None)];
+        for _ in 0..200 {
+            asker.lookup(&question).await.unwrap();
+        }
+        ["a", "b"].iter().for_each(|view| views.set(view, Mood::AnswersAfter(ms(2 * slower))));
+        let (before, hedges) = (asker.fanout.total.requests(), asker.fanout.total.hedges());
+        for _ in 0..20 {
+            let many = (0..50).map(|_| asker.lookup(&question));
+            futures::future::try_join_all(many).await.unwrap();
+        }
+        let extra = asker.fanout.total.hedges() - hedges + asker.fanout.total.probes();
+        let wanted = asker.fanout.total.requests() - before - extra;
+        assert_eq!(wanted, 1000);
+        let burst = crate::api::hedge::BURST;
+        assert!(extra <= wanted / 20 + burst, "{extra} extra requests for {wanted}, {slower} times slower");
+        assert!(asker.fanout.out().is_empty(), "{:?} are out, {slower} times slower", asker.fanout.out());
+    }
+}
+
+/// Views refuse because they have too much to do. Two are asked for each part, and then it is given up: asking all in turn
+/// would give them more.
+#[tokio::test(start_paused = true)]
+async fn work_that_is_refused_is_not_multiplied() {
+    let views = FakeViews::new(facts(), BTreeMap::new());
+    for view in ["a", "b"] {
+        views.add(view, (0, 1), true, Mood::FailsAfter(ms(1), Code::Overloaded));
+    }
+    for view in ["c", "d", "e"] {
+        views.add(view, (0, 1), false, Mood::FailsAfter(ms(1), Code::Overloaded));
+    }
+    let asker = Asker::new(&views);
+    let question = [pattern(Some("s3"), None, None)];
+    for _ in 0..100 {
+        assert_eq!(asker.lookup(&question).await.unwrap_err().code, Code::Overloaded);
+    }
+    assert_eq!(asker.fanout.total.requests(), 200);
+    assert!(asker.fanout.out().is_empty(), "all have too much to do");
+}
+
+/// A view that lags is not asked for what it has not applied while others have, and is asked for what it has.
+#[tokio::test(start_paused = true)]
+async fn a_view_that_lags_answers_for_the_past() {
+    let views = FakeViews::new(facts(), BTreeMap::new());
+    for view in ["lagging", "ahead"] {
+        views.add(view, (0, 1), true, Mood::AnswersAfter(ms(2)));
+    }
+    views.change("lagging", |status| status.applied = LogIndex(8));
+    let asker = Asker::new(&views);
+    let question = vec![pattern(Some("s3"), None, None)];
+    for (index, expected) in [(10, &["ahead"][..]), (8, &["ahead", "lagging"])] {
+        for _ in 0..100 {
+            let at = Version { index: LogIndex(index), ..AT };
+            let source = Lookups { at, ..asker.source() };
+            source.lookup(question.clone(), usize::MAX).await.unwrap();
+        }
+        let asked = views.asked();
+        let asked: std::collections::BTreeSet<&str> = asked.split(' ').collect();
+        assert_eq!(asked.into_iter().collect::<Vec<_>>(), expected, "at {index}");
+    }
 }
