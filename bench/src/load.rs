@@ -4,9 +4,9 @@
 
 use crate::figures::Figures;
 use anyhow::{Context, Result};
-use beam_client::{Client, ClientOptions};
+use beam_client::{Client, ClientOptions, LOADS_IN_FLIGHT};
 use beam_node::demo::checks;
-use beam_node::load::{IN_FLIGHT, load};
+use beam_node::load::load;
 use beam_node::local::Local;
 use beam_node::local::wan::{Lab, Wan};
 use beam_node::rdf::batch::{FACTS, batches};
@@ -120,7 +120,7 @@ async fn measure(args: &Args, home: &Path) -> Result<Measured> {
     checks::until_serving(&env, &clients, PATIENCE).await?;
 
     let began = now();
-    load(&client, batches(open(&args.file, None, env.random_u64())?, FACTS), IN_FLIGHT, |_| ()).await?;
+    load(&client, batches(open(&args.file, None, env.random_u64())?, FACTS), LOADS_IN_FLIGHT, |_| ()).await?;
     let acknowledged_seconds = began.elapsed().as_secs_f64();
     let target = client.status().await?.log.iter().filter_map(|n| n.status.as_ref().ok()?.committed).max();
     let target = target.context("no log node says what is committed")?;

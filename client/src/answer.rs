@@ -2,11 +2,11 @@
 
 use crate::error::ClientError;
 use beam_wire::env::Env;
-use beam_wire::message::api::{ApiQuery, QueryReply, Shape};
+use beam_wire::message::api::{ApiQuery, ApiRead, QueryReply, Shape};
 use beam_wire::quic::Caller;
 use beam_wire::term::Term;
 use beam_wire::{CallError, Code, Name, Version};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use tokio::time::Instant;
 
 /// A row of a SELECT: for each variable of [`Answer::variables`] a term, or nothing where it is unbound.
@@ -17,11 +17,34 @@ pub struct Answer {
     node: Name,
     version: Version,
     shape: Shape,
-    replies: Caller<ApiQuery>,
+    replies: Replies,
     env: Env,
     deadline: Instant,
     ready: VecDeque<Row>,
+    reads: Reads,
     summary: Option<Summary>,
+}
+
+/// Of the two calls that a query is made by.
+pub(crate) enum Replies {
+    Query(Caller<ApiQuery>),
+    Read(Caller<ApiRead>),
+}
+
+impl Replies {
+    async fn next(&mut self) -> Result<Option<QueryReply>, CallError> {
+        match self {
+            Replies::Query(replies) => replies.next().await,
+            Replies::Read(replies) => replies.next().await,
+        }
+    }
+}
+
+/// What an answer rests on, in a narrow and in a wide sense.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reads {
+    pub fine: BTreeSet<u64>,
+    pub coarse: BTreeSet<u64>,
 }
 
 /// What a query took.
@@ -55,13 +78,13 @@ impl Answer {
     pub(crate) async fn begin(
         node: Name,
         env: Env,
-        mut replies: Caller<ApiQuery>,
+        mut replies: Replies,
         deadline: Instant,
     ) -> Result<Answer, CallError> {
         let headless = || CallError::elsewhere(Code::Internal, "an answer without a head");
         let Some(QueryReply::Head { version, shape }) = replies.next().await? else { return Err(headless()) };
-        let (ready, summary) = (VecDeque::new(), None);
-        let mut answer = Answer { node, version, shape, replies, env, deadline, ready, summary };
+        let (ready, reads, summary) = (VecDeque::new(), Reads::default(), None);
+        let mut answer = Answer { node, version, shape, replies, env, deadline, ready, reads, summary };
         answer.fill().await?;
         Ok(answer)
     }
@@ -118,7 +141,12 @@ impl Answer {
     ///
     /// # Errors
     /// As [`Answer::next`].
-    pub async fn all(mut self) -> Result<Everything, ClientError> {
+    pub async fn all(self) -> Result<Everything, ClientError> {
+        Ok(self.all_and_reads().await?.0)
+    }
+
+    /// The same, and what the answer rests on.
+    pub(crate) async fn all_and_reads(mut self) -> Result<(Everything, Reads), ClientError> {
         let mut rows = Vec::new();
         while let Some(row) = self.next().await? {
             rows.push(row);
@@ -127,8 +155,8 @@ impl Answer {
             Shape::Graph => rows.drain(..).filter_map(triple).collect(),
             Shape::Solutions { .. } | Shape::Boolean(_) => Vec::new(),
         };
-        let Answer { version, shape, summary, .. } = self;
-        Ok(Everything { version, shape, rows, triples, summary: summary.unwrap_or_default() })
+        let Answer { version, shape, reads, summary, .. } = self;
+        Ok((Everything { version, shape, rows, triples, summary: summary.unwrap_or_default() }, reads))
     }
 
     /// Takes in one more reply.
@@ -138,6 +166,10 @@ impl Answer {
             Some(QueryReply::Triples(triples)) => self.ready.extend(triples.into_iter().map(|t| t.map(Some).into())),
             Some(QueryReply::Summary { facts_fetched, requests, hedges }) => {
                 self.summary = Some(Summary { facts_fetched, requests, hedges });
+            }
+            Some(QueryReply::Reads { fine, coarse }) => {
+                self.reads.fine.extend(fine);
+                self.reads.coarse.extend(coarse);
             }
             Some(QueryReply::Head { .. }) => {
                 return Err(CallError::elsewhere(Code::Internal, "an answer with two heads"));

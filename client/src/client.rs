@@ -1,20 +1,24 @@
 //! A connection to a cluster, whichever of its api nodes answers.
 
-use crate::answer::{Answer, Everything};
+use crate::answer::{Answer, Everything, Replies};
 use crate::error::ClientError;
 use crate::nodes::Standing;
+use crate::pace::{Budget, Lateness};
+use crate::reach::Changes;
 use crate::session::Session;
-use beam_wire::command::{Builder, Command, FORMAT, Transact};
+use beam_wire::command::{Builder, Command, FACTS_MAX, FORMAT, TERMS_MAX, Transact};
 use beam_wire::env::Env;
-use beam_wire::error::Retry;
-use beam_wire::message::api::{ApiQuery, ApiStatus, ApiStatusReply, ApiTransact, ApiUpdate, Outcome, TransactReply};
+use beam_wire::message::api::{
+    ApiCommitted, ApiQuery, ApiStatus, ApiStatusReply, ApiTransact, ApiUpdate, CommittedReply, Outcome, TransactReply,
+};
 use beam_wire::message::hello::Hello;
+use beam_wire::message::log::BODY_BYTES_MAX;
 use beam_wire::quic::{
-    CallOptions, Directory, DirectoryOptions, Endpoint, EndpointOptions, Incoming, Lane, NodeAddress, Peer, Peers,
-    Service, Tls,
+    CallOptions, Directory, DirectoryOptions, Endpoint, EndpointOptions, Incoming, NodeAddress, Peers, Service, Tls,
 };
 use beam_wire::topology::Topology;
 use beam_wire::{CallError, Code, Identity, Name, Position, Role, TransactionId, Version};
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -25,7 +29,7 @@ use tokio::time::Instant;
 #[derive(Clone)]
 pub struct ClientOptions {
     zone: String,
-    datacenters: Vec<Name>,
+    pub(crate) datacenters: Vec<Name>,
     tls: Tls,
     timeout: Duration,
     bind: Option<SocketAddr>,
@@ -76,28 +80,26 @@ impl ClientOptions {
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    timeout: Duration,
 }
 
-struct Inner {
-    env: Env,
-    options: ClientOptions,
+pub(crate) struct Inner {
+    pub(crate) env: Env,
+    pub(crate) began: Instant,
+    pub(crate) options: ClientOptions,
     endpoint: Endpoint,
-    peers: Peers,
-    directory: Directory,
-    standing: Mutex<Standing>,
+    pub(crate) peers: Peers,
+    pub(crate) directory: Directory,
+    pub(crate) standing: Mutex<Standing>,
+    /// Of reads, and of writes.
+    lateness: [Mutex<Lateness>; 2],
+    budget: Mutex<Budget>,
     /// The newest version that any call learnt of, and when.
     newest: Mutex<Option<(Version, Instant)>>,
 }
 
 /// How long DNS may take to name an api node at the start.
 const DNS_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long one api node may take to accept a connection, before the next is asked.
-const DIAL_PATIENCE: Duration = Duration::from_secs(3);
-
-/// Between two rounds over all api nodes; doubles up to the maximum.
-const PAUSE_FIRST: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Ids are born at an index that is at most this old: far younger than the window in which the cluster knows
 /// ids.
@@ -116,8 +118,45 @@ impl Client {
         let endpoint = Endpoint::open(&env, bind, options.tls.clone(), EndpointOptions::wan(env.random()))?;
         let service = Arc::new(Caller { hello: hello(&options.tls.identity, env.random_u64()) });
         let peers = Peers::start(env.clone(), endpoint.clone(), service);
-        let (standing, newest) = (Mutex::default(), Mutex::default());
-        Ok(Client { inner: Arc::new(Inner { env, options, endpoint, peers, directory, standing, newest }) })
+        let (standing, newest, lateness) = (Mutex::default(), Mutex::default(), Default::default());
+        let (began, timeout, budget) = (env.now(), options.timeout, Mutex::new(Budget::new(Duration::ZERO)));
+        let inner = Inner { env, began, options, endpoint, peers, directory, standing, lateness, budget, newest };
+        Ok(Client { inner: Arc::new(inner), timeout })
+    }
+
+    /// The same client, each of whose calls may take so long, with all its retries. It shares everything else.
+    ///
+    /// ```no_run
+    /// use beam_client::Position;
+    /// use std::time::Duration;
+    /// # async fn example(client: beam_client::Client) -> Result<(), beam_client::ClientError> {
+    /// let hasty = client.within(Duration::from_millis(300));
+    /// let answer = hasty.query_all("ASK { <urn:alice> ?p ?o }", Position::Recent).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn within(&self, timeout: Duration) -> Client {
+        Client { inner: self.inner.clone(), timeout }
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    pub(crate) fn budget(&self) -> &Mutex<Budget> {
+        &self.inner.budget
+    }
+
+    pub(crate) fn lateness(&self, changes: Changes) -> &Mutex<Lateness> {
+        &self.inner.lateness[usize::from(changes != Changes::Nothing)]
+    }
+
+    pub(crate) fn forget_newest(&self) {
+        *lock(&self.inner.newest) = None;
     }
 
     /// Begins a session, which reads its own writes.
@@ -138,10 +177,11 @@ impl Client {
     pub async fn query(&self, sparql: &str, position: Position) -> Result<Answer, ClientError> {
         let request = ApiQuery { sparql: sparql.to_owned(), base_iri: None, position };
         let answer = self
-            .anywhere(None, |peer, deadline| {
+            .anywhere(Changes::Nothing, |peer, deadline| {
                 let (request, env) = (request.clone(), self.inner.env.clone());
                 Box::pin(async move {
                     let replies = peer.call(&request, CallOptions { deadline: Some(deadline) }).await?;
+                    let replies = Replies::Query(replies);
                     Answer::begin(peer.info().hello.name.clone(), env, replies, deadline).await
                 })
             })
@@ -169,15 +209,37 @@ impl Client {
         self.update_at_least(sparql, None).await
     }
 
+    /// The same under an id that the caller has kept, from [`Client::new_id`]: whoever calls again with it, after an
+    /// unknown outcome or after a crash, makes the update once. Of one that had been made before this call, the
+    /// outcome says no attempts.
+    ///
+    /// # Errors
+    /// As [`Client::update`]; [`ClientError::OutcomeUnknown`] also when the id is too old to be known.
+    pub async fn update_as(&self, id: TransactionId, sparql: &str) -> Result<Outcome, ClientError> {
+        if let (_, Some(version)) = self.committed(id).await? {
+            return Ok(Outcome { version, attempts: 0 });
+        }
+        self.update_with(id, sparql, None).await
+    }
+
     pub(crate) async fn update_at_least(
         &self,
         sparql: &str,
         at_least: Option<Version>,
     ) -> Result<Outcome, ClientError> {
         let id = self.new_id().await?.1;
+        self.update_with(id, sparql, at_least).await
+    }
+
+    async fn update_with(
+        &self,
+        id: TransactionId,
+        sparql: &str,
+        at_least: Option<Version>,
+    ) -> Result<Outcome, ClientError> {
         let request = ApiUpdate { sparql: sparql.to_owned(), base_iri: None, id, at_least };
         let outcome = self
-            .anywhere(Some(id), |peer, deadline| {
+            .anywhere(Changes::Planned(id), |peer, deadline| {
                 let request = request.clone();
                 Box::pin(async move { peer.ask(&request, deadline).await })
             })
@@ -201,8 +263,7 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// As [`Client::update`]; [`beam_wire::Code::TooLarge`] when the facts do not fit into one entry of the
-    /// log.
+    /// As [`Client::update`]; [`ClientError::TooLarge`] when the facts do not fit into one entry of the log.
     pub async fn write(&self, facts: Builder) -> Result<Version, ClientError> {
         let (version, id) = self.new_id().await?;
         let mut transact = facts.build(version.epoch, id, version.index, Vec::new());
@@ -222,12 +283,13 @@ impl Client {
     /// when views have applied it. Sent as often as needed; its id makes it happen once.
     ///
     /// # Errors
-    /// As [`Client::update`]; [`beam_wire::Code::Conflict`] when what it read was written since.
+    /// As [`Client::update`]; [`beam_wire::Code::Conflict`] when what it read was written since;
+    /// [`ClientError::TooLarge`] when it does not fit into one entry of the log.
     pub async fn transact(&self, transact: Transact, wait: bool) -> Result<TransactReply, ClientError> {
         let id = transact.id;
-        let request = ApiTransact { command: Command::Transact(transact).encode(), wait };
+        let request = ApiTransact { command: encode(transact)?, wait };
         let reply = self
-            .anywhere(Some(id), |peer, deadline| {
+            .anywhere(Changes::Same(id), |peer, deadline| {
                 let request = request.clone();
                 Box::pin(async move { peer.ask(&request, deadline).await })
             })
@@ -236,12 +298,37 @@ impl Client {
         Ok(reply)
     }
 
+    /// Whether the transaction with an id was committed, and as of which version that was found out: for those who
+    /// got [`ClientError::OutcomeUnknown`]. What is still on its way to the log may be committed after that version;
+    /// a transaction that is made again with the same id happens once whatever comes.
+    ///
+    /// # Errors
+    /// [`ClientError::OutcomeUnknown`] when the id is too old to be known; [`ClientError::Unavailable`].
+    pub async fn committed(&self, id: TransactionId) -> Result<(Version, Option<Version>), ClientError> {
+        let ask = ApiCommitted { id };
+        let calling = self.anywhere(Changes::Nothing, |peer, deadline| {
+            let ask = ask.clone();
+            Box::pin(async move { peer.ask(&ask, deadline).await })
+        });
+        match calling.await {
+            Ok(CommittedReply { at, committed }) => {
+                self.learnt(at);
+                Ok((at, committed.map(|index| Version { index, ..at })))
+            }
+            Err(ClientError::Refused { node, error }) if error.code == Code::OutcomeUnknown => {
+                Err(ClientError::OutcomeUnknown { id, last: Some((node, error)) })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// What an api node sees of the cluster.
     ///
     /// # Errors
     /// [`ClientError::Unavailable`] when no api node answers in time.
     pub async fn status(&self) -> Result<ApiStatusReply, ClientError> {
-        self.anywhere(None, |peer, deadline| Box::pin(async move { peer.ask(&ApiStatus, deadline).await })).await
+        self.anywhere(Changes::Nothing, |peer, deadline| Box::pin(async move { peer.ask(&ApiStatus, deadline).await }))
+            .await
     }
 
     /// A version that the cluster has reached, at most a few seconds old; and an id for a transaction, born
@@ -268,7 +355,7 @@ impl Client {
         self.inner.endpoint.close("the client is done").await;
     }
 
-    fn learnt(&self, version: Version) {
+    pub(crate) fn learnt(&self, version: Version) {
         let now = self.inner.env.now();
         let mut newest = lock(&self.inner.newest);
         match *newest {
@@ -276,94 +363,24 @@ impl Client {
             _ => *newest = Some((version, now)),
         }
     }
-
-    /// Makes a call of one api node after another until one answers, or refuses for all. `write` is the id
-    /// of a call that changes something.
-    async fn anywhere<'a, T>(
-        &'a self,
-        write: Option<TransactionId>,
-        call: impl Fn(Peer, Instant) -> BoxFuture<'a, Result<T, CallError>>,
-    ) -> Result<T, ClientError> {
-        let Inner { env, options, directory, standing, .. } = &*self.inner;
-        let deadline = env.now() + options.timeout;
-        let (mut sent, mut last) = (false, None);
-        let mut pause = PAUSE_FIRST;
-        while env.now() < deadline {
-            let nodes = directory.nodes_everywhere(Role::Api);
-            let mut random = |n| env.random_below(n);
-            let order = lock(standing).order(nodes, &options.datacenters, env.now(), &mut random);
-            for address in order {
-                let node = address.node.clone();
-                let peer = match self.dial(&address, deadline).await {
-                    Ok(peer) => peer,
-                    Err(error) => {
-                        lock(standing).failed(&node, env.now());
-                        last = Some((node, error));
-                        continue;
-                    }
-                };
-                let late = |_| Err(CallError::later(Code::Deadline, 0, "no answer came in time"));
-                let error = match env.timeout_at(deadline, call(peer, deadline)).await.unwrap_or_else(late) {
-                    Ok(answer) => {
-                        lock(standing).answered(&node);
-                        return Ok(answer);
-                    }
-                    Err(error) => error,
-                };
-                // Whoever is overloaded has done nothing. Of any other it cannot be known.
-                sent |= error.code != Code::Overloaded;
-                match error.retry {
-                    _ if error.code == Code::Conflict => return Err(self.refused(write, node, error)),
-                    Retry::Never => return Err(self.refused(write, node, error)),
-                    // It is well, but busy: the pause between rounds is for it.
-                    Retry::Later { after_ms } if error.code == Code::Overloaded => {
-                        pause = pause.max(Duration::from_millis(after_ms.into()));
-                    }
-                    Retry::Later { .. } | Retry::Elsewhere | Retry::At(_) => lock(standing).failed(&node, env.now()),
-                }
-                // That time ran out says less than what went wrong before.
-                let vague = matches!(error.code, Code::Deadline | Code::OutcomeUnknown | Code::Disconnected);
-                if !vague || last.is_none() {
-                    last = Some((node, error));
-                }
-                if env.now() >= deadline {
-                    break;
-                }
-            }
-            // With jitter: clients that lost the same node would otherwise all come back at once.
-            let jittered = pause.mul_f64(0.5 + env.random_below(1000) as f64 / 1000.0);
-            env.sleep_until((env.now() + jittered).min(deadline)).await;
-            pause = (pause * 2).min(PAUSE_MAX);
-        }
-        match write {
-            Some(id) if sent => Err(ClientError::OutcomeUnknown { id, last }),
-            _ => Err(ClientError::Unavailable { after: options.timeout, last }),
-        }
-    }
-
-    async fn dial(&self, address: &NodeAddress, deadline: Instant) -> Result<Peer, CallError> {
-        let Inner { env, peers, .. } = &*self.inner;
-        let late = |_| Err(CallError::elsewhere(Code::Unavailable, "it does not accept connections"));
-        let patience = deadline.min(env.now() + DIAL_PATIENCE);
-        env.timeout_at(patience, peers.peer(&address.target(), Lane::Calls)).await.unwrap_or_else(late)
-    }
-
-    fn refused(&self, write: Option<TransactionId>, node: Name, error: CallError) -> ClientError {
-        match (write, error.code) {
-            (Some(id), Code::OutcomeUnknown) => ClientError::OutcomeUnknown { id, last: Some((node, error)) },
-            (_, code) => {
-                if code == Code::WrongEpoch {
-                    // What we knew belongs to the past.
-                    *lock(&self.inner.newest) = None;
-                    return ClientError::EpochChanged { node, error };
-                }
-                ClientError::Refused { node, error }
-            }
-        }
-    }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// The transaction as it is appended, if it fits into an entry of the log.
+fn encode(transact: Transact) -> Result<Bytes, ClientError> {
+    let (deletes, inserts, terms) = (transact.deletes.len(), transact.inserts.len(), transact.terms.len());
+    let within = |what, count, max| match count <= max {
+        true => Ok(()),
+        false => Err(ClientError::TooLarge { what, count, max }),
+    };
+    within("deleted facts", deletes, FACTS_MAX)?;
+    within("inserted facts", inserts, FACTS_MAX)?;
+    within("terms", terms, TERMS_MAX)?;
+    let body = Command::Transact(transact).encode();
+    within("bytes", body.len(), BODY_BYTES_MAX)?;
+    Ok(body)
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no holder panics")
 }
 

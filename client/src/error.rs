@@ -42,8 +42,8 @@ pub enum ClientError {
         /// The node that was asked last, and how it failed.
         last: Option<(Name, CallError)>,
     },
-    /// It cannot be said whether the write was done. A write with the same id is safe to try again
-    /// for a while.
+    /// It cannot be said whether the write was done. [`crate::Client::committed`] says whether it was so far; made
+    /// again with the same id ([`crate::Client::transaction_as`]) it happens once.
     #[error("it is not known whether the write was done{}", and_the(.last))]
     OutcomeUnknown {
         /// The id of the transaction.
@@ -51,6 +51,31 @@ pub enum ClientError {
         /// The node that was asked last, and how it failed.
         last: Option<(Name, CallError)>,
     },
+    /// Others kept writing what a transaction reads, until its time was over. It changed nothing.
+    #[error(
+        "others kept writing what the transaction reads: {attempts} attempts met a conflict; the last, {node}: {error}"
+    )]
+    Conflicts {
+        /// How often it was tried.
+        attempts: u32,
+        /// The api node that was asked last.
+        node: Name,
+        /// What it said.
+        error: CallError,
+    },
+    /// A transaction is one entry of the log, and this one does not fit. It was not sent.
+    #[error("the transaction holds {count} {what}, and {max} at most fit into one: cut it into several")]
+    TooLarge {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much that is.
+        count: usize,
+        /// How much may be.
+        max: usize,
+    },
+    /// A transaction was used after its end: it has been committed, or given up.
+    #[error("the transaction is over: what is read or written through it after its end would not be part of it")]
+    Over,
     /// The answer broke off after rows were handed out: ask again for all of it.
     #[error("the answer of {node} broke off: {error}")]
     BrokenOff {
@@ -79,11 +104,13 @@ impl ClientError {
             ClientError::Unavailable { .. } | ClientError::BrokenOff { .. } | ClientError::NoApiNode(_) => true,
             // A conflict: what was read has changed. Reading again and trying anew can succeed.
             ClientError::Refused { error, .. } => error.is_retryable() || error.code == Code::Conflict,
+            ClientError::Conflicts { .. } => true,
             // Made again with another id it could be done twice.
             ClientError::OutcomeUnknown { .. } => false,
             // What was seen is gone: only the caller knows what that means for what it is about to do.
             ClientError::EpochChanged { .. } => false,
             ClientError::Endpoint(_) | ClientError::Term(_) | ClientError::Command(_) => false,
+            ClientError::TooLarge { .. } | ClientError::Over => false,
         }
     }
 
@@ -91,7 +118,9 @@ impl ClientError {
     pub fn code(&self) -> Option<Code> {
         match self {
             ClientError::Refused { error, .. } | ClientError::EpochChanged { error, .. } => Some(error.code),
-            ClientError::BrokenOff { error, .. } => Some(error.code),
+            ClientError::BrokenOff { error, .. } | ClientError::Conflicts { error, .. } => Some(error.code),
+            ClientError::TooLarge { .. } => Some(Code::TooLarge),
+            ClientError::Over => Some(Code::Invalid),
             ClientError::NoApiNode(_) => Some(Code::Unavailable),
             ClientError::Unavailable { last, .. } => {
                 Some(last.as_ref().map_or(Code::Unavailable, |(_, error)| error.code))

@@ -31,31 +31,48 @@
 //! # What it promises
 //!
 //! - Every write has an id that stays the same through all retries: it is done once, or not at all.
-//!   When that cannot be said in time, the error is [`ClientError::OutcomeUnknown`].
-//! - A query is sent again only before its first row was handed out: rows never come twice.
+//!   When that cannot be said in time, the error is [`ClientError::OutcomeUnknown`]; whoever has kept the id can
+//!   find out ([`Client::committed`]), or make it again, and it is still done once ([`Client::update_as`],
+//!   [`Client::transaction_as`]).
+//! - [`Client::transaction`] reads and writes as if nobody else did anything meanwhile.
+//! - A query is sent again only before its first row was handed out: rows never come twice. Rows are read from
+//!   the cluster no faster than they are taken.
+//! - An api node that is late is not waited for: another is asked as well, and the first answer counts. What is sent
+//!   besides first attempts is bounded, so that clients don't keep down a cluster that has too much to do.
 //! - Every answer says the version of the database that it is of. A [`Session`] never goes back: it
 //!   sees its own writes, and what it has seen before.
-//! - Nothing waits for longer than [`ClientOptions::timeout`].
+//! - [`Client::watch`] tells every change of facts once, in order, and goes on where it was.
+//! - Nothing waits for longer than [`ClientOptions::timeout`], or what [`Client::within`] says for one call; but a
+//!   [`Watch`], which waits for changes.
 //!
-//! Runnable examples are in `client/examples/`: `read_your_write` and `stream_large`.
+//! Runnable examples are in `client/examples/`: `read_your_write`, `stream_large`, `transfer`, `watch_changes` and
+//! `load_many`.
 
 #![deny(missing_docs)]
 
 mod answer;
 mod client;
 mod error;
+mod load;
 mod nodes;
+mod pace;
+mod reach;
 mod session;
+mod transaction;
+mod watch;
 
 pub use answer::{Answer, Everything, Row, Summary};
 pub use client::{Client, ClientOptions};
 pub use error::ClientError;
+pub use load::{FACTS_PER_TRANSACTION, LOADS_IN_FLIGHT, LoadError, Loaded, batches};
 pub use session::Session;
+pub use transaction::{Committed, Done, Transaction};
+pub use watch::{Changed, Watch};
 
 pub use beam_wire as wire;
 pub use beam_wire::command::Builder;
 pub use beam_wire::ids::{Epoch, LogIndex, Position, TransactionId, Version};
-pub use beam_wire::message::api::{ApiStatusReply, Outcome, Shape, TransactReply};
+pub use beam_wire::message::api::{ApiStatusReply, FactChange, Outcome, Shape, TransactReply};
 pub use beam_wire::term::Term;
 
 use beam_wire::message::view::{ViewState, ViewStatusReply};

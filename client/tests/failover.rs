@@ -95,7 +95,7 @@ impl Script {
 fn fault(code: Code) -> CallError {
     let message = format!("{code:?}");
     match code {
-        Code::Invalid | Code::Conflict | Code::Denied => CallError::never(code, message),
+        Code::Invalid | Code::Conflict | Code::Denied | Code::QueryTooLarge => CallError::never(code, message),
         Code::Overloaded | Code::NoQuorum => CallError::later(code, 100, message),
         _ => CallError::elsewhere(code, message),
     }
@@ -312,5 +312,79 @@ fn a_session_asks_for_what_it_has_seen() {
         assert_eq!(positions, [Position::Recent, Position::AtLeast(AT)]);
         assert_eq!(stage.client.session_from(AT).seen(), Some(AT));
         assert_eq!(stage.peers.len(), 2);
+    });
+}
+
+#[test]
+fn who_is_late_is_not_waited_for() {
+    play(|stage| async move {
+        let env = stage.client.env().clone();
+        // Reads and writes: each is asked elsewhere as well, long before anybody could know that the node is gone.
+        for _ in 0..2 {
+            stage.will("api-va", &[Hangs]);
+            let began = env.now();
+            stage.query().await.unwrap();
+            assert!(env.now() - began < Duration::from_millis(1500), "it took {:?}", env.now() - began);
+            assert_eq!(stage.asked(), "api-va api-or");
+            stage.query().await.unwrap();
+            assert_eq!(stage.asked(), "api-or", "whoever was late rests for a while");
+            env.sleep(Duration::from_secs(60)).await;
+        }
+        // The version that ids are born at is too old by now.
+        stage.query().await.unwrap();
+        stage.asked();
+        stage.will("api-va", &[Hangs]);
+        let began = env.now();
+        stage.client.update("INSERT DATA {}").await.unwrap();
+        assert!(env.now() - began < Duration::from_millis(1500), "it took {:?}", env.now() - began);
+        assert_eq!(stage.asked(), "api-va api-or");
+        let ids = stage.ids();
+        assert_eq!((ids.len(), ids[0]), (2, ids[1]), "the same write at both");
+    });
+}
+
+#[test]
+fn a_call_may_have_a_limit_of_its_own() {
+    play(|stage| async move {
+        let env = stage.client.env().clone();
+        stage.will("api-va", &[Hangs; 9]);
+        stage.will("api-or", &[Hangs; 9]);
+        let began = env.now();
+        let hasty = stage.client.within(Duration::from_millis(700));
+        let error = hasty.query_all("SELECT ?x {}", Position::Recent).await.unwrap_err();
+        assert!(matches!(error, ClientError::Unavailable { .. }), "{error}");
+        assert_eq!(env.now() - began, Duration::from_millis(700));
+    });
+}
+
+/// A write that one node has answered with what is true of its own attempt only, while another's answer is lost,
+/// may have been done.
+#[test]
+fn a_refusal_speaks_for_itself_only() {
+    play(|stage| async move {
+        for (refusal, known) in [(Code::QueryTooLarge, false), (Code::Invalid, true)] {
+            stage.query().await.unwrap();
+            stage.will("api-va", &[Fails(Code::Unavailable)]);
+            stage.will("api-or", &[Fails(refusal)]);
+            let error = stage.client.update("INSERT DATA {}").await.unwrap_err();
+            assert_eq!(matches!(error, ClientError::Refused { .. }), known, "{error}");
+            assert_eq!(matches!(error, ClientError::OutcomeUnknown { .. }), !known, "{error}");
+            stage.client.env().sleep(Duration::from_secs(60)).await;
+        }
+    });
+}
+
+#[test]
+fn what_is_tried_again_is_bounded() {
+    play(|stage| async move {
+        for node in ["api-va", "api-or"] {
+            stage.will(node, &[Fails(Code::Overloaded); 10_000]);
+        }
+        // A hundred callers for twenty seconds: without a bound each would ask twenty times and more.
+        let calls = (0..100).map(|_| stage.query());
+        let answers = futures::future::join_all(calls).await;
+        assert!(answers.iter().all(Result::is_err));
+        let asked = stage.asked().split(' ').count();
+        assert!((200..=200 + 50 + 10 + 20 * 5 + 20).contains(&asked), "{asked} requests of 100 calls");
     });
 }

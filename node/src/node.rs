@@ -380,11 +380,13 @@ impl Service for Roles {
             Hello => None,
             LogAppend | LogRead | LogTail | LogInfo | LogDiscard | LogStatus | LogChange | LogRecover | RaftPipe
             | RaftVote | RaftSnapshot | RaftTransfer | RaftHeartbeat => running.log.as_ref().map(|log| log.serve(call)),
-            ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount | ViewCopy | ViewCheckpoint | ViewRules
-            | ViewInstances | ViewLoad | ViewHold | ViewDrop | ViewVerify => {
+            ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewVerdicts | ViewCount | ViewCopy
+            | ViewCheckpoint | ViewRules | ViewInstances | ViewLoad | ViewHold | ViewDrop | ViewVerify => {
                 running.view.as_ref().map(|view| view.serve(call))
             }
-            ApiQuery | ApiUpdate | ApiTransact | ApiStatus | ApiLoad => running.api.as_ref().map(|api| api.serve(call)),
+            ApiQuery | ApiRead | ApiUpdate | ApiTransact | ApiCommitted | ApiWatch | ApiStatus | ApiLoad => {
+                running.api.as_ref().map(|api| api.serve(call))
+            }
         };
         served.unwrap_or_else(|| futures::future::ready(Err(starting())).boxed())
     }

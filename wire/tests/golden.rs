@@ -496,7 +496,36 @@ fn of_kind(samples: &mut Samples, kind: Kind) -> [&'static str; 3] {
             samples.add("triples", QueryReply::Triples(vec![[iri("s"), iri("p"), iri("o")]]));
             samples.add("summary", QueryReply::Summary { facts_fetched: 300, requests: 4, hedges: 1 });
             samples.add("rows", Shape::Solutions { variables: vec!["x".into()] });
+            samples.add("reads", QueryReply::Reads { fine: vec![1, u64::MAX], coarse: vec![300] });
             names::<ApiQuery>(kind)
+        }
+        Kind::ApiRead => {
+            let (sparql, base_iri) = ("ASK {}".to_string(), Some("http://example.org/".to_string()));
+            samples.add("exact", ApiRead { sparql, base_iri, position: Position::Exact(version()) });
+            names::<ApiRead>(kind)
+        }
+        Kind::ApiWatch => {
+            samples.add("one", ApiWatch { after: version() });
+            let inserted = FactChange { inserted: true, fact: [iri("s"), iri("p"), iri("o")], graph: Some(iri("g")) };
+            let deleted = FactChange { inserted: false, graph: None, ..inserted.clone() };
+            samples.add("inserted", inserted.clone());
+            samples.add("deleted", deleted.clone());
+            let changes = vec![deleted, inserted];
+            samples.add("changes", WatchReply::Changes { version: version(), last: true, changes });
+            samples.add("reached", WatchReply::Reached(version()));
+            names::<ApiWatch>(kind)
+        }
+        Kind::ApiCommitted => {
+            samples.add("one", ApiCommitted { id: transaction() });
+            samples.add("not-yet", CommittedReply { at: version(), committed: None });
+            samples.add("committed", CommittedReply { at: version(), committed: Some(LogIndex(300)) });
+            names::<ApiCommitted>(kind)
+        }
+        Kind::ViewVerdicts => {
+            samples.add("one", ViewVerdicts { after: LogIndex(300), at: version() });
+            let verdicts = vec![(LogIndex(300), Verdict::Committed), (LogIndex(302), Verdict::Expired)];
+            samples.add("two", VerdictsChunk { verdicts });
+            names::<ViewVerdicts>(kind)
         }
         Kind::ApiUpdate => {
             let at_least = Some(version());

@@ -5,7 +5,8 @@
 //! ([`lookup`]); a question is cut into parts that cover its points ([`cover`]), each asked of a view
 //! ([`choose`]), and of another when that is late or fails ([`hedge`]); a view that stays silent or slow is left
 //! out for a while ([`eject`]). [`fanout`] does what these decide. A change becomes one entry of the log
-//! ([`transact`], [`update`]), and what became of it is asked of any view.
+//! ([`transact`], [`update`]), and what became of it is asked of any view. Who watches
+//! is told what the log holds and what that changed ([`watch`]).
 //!
 //! What it promises:
 //! - an answer is of one version, all of it, and says which; a part that fails is asked again elsewhere, or
@@ -35,6 +36,7 @@ pub mod lookup;
 pub mod position;
 pub mod shorten;
 
+mod committed;
 mod discard;
 mod query;
 mod resolve;
@@ -42,6 +44,7 @@ mod serve;
 mod status;
 mod transact;
 mod update;
+mod watch;
 
 use crate::query::Limits;
 use crate::remote::log::{Appender, RemoteLog};

@@ -5,25 +5,63 @@ use crate::api::admit::Admitted;
 use crate::api::lookup::{Lookups, Took};
 use crate::query::{Limits, evaluate, parse_query};
 use crate::remote::view::RemoteViews;
-use beam_wire::message::api::{ApiQuery, QueryReply};
+use beam_wire::message::Call;
+use beam_wire::message::api::{ApiQuery, ApiRead, QueryReply};
 use beam_wire::quic::Handle;
 use beam_wire::{CallError, Position, Version};
 use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
+/// The two calls that a query is made by.
+trait Answered: Call<Reply = QueryReply> {
+    /// The caller wants to know what the answer rests on.
+    const READS: bool;
+}
+
+impl Answered for ApiQuery {
+    const READS: bool = false;
+}
+
+impl Answered for ApiRead {
+    const READS: bool = true;
+}
+
 impl ApiRole {
     /// Answers a query: a head, rows or triples, and a summary.
     pub(super) async fn query(&self, mut call: Handle<ApiQuery>, deadline: Instant) -> Result<(), CallError> {
+        let ApiQuery { sparql, base_iri, position } = call.request.clone();
+        self.answer(&mut call, &sparql, base_iri.as_deref(), position, deadline).await
+    }
+
+    /// The same for a transaction: what the answer rests on comes before the summary.
+    pub(super) async fn read(&self, mut call: Handle<ApiRead>, deadline: Instant) -> Result<(), CallError> {
+        let ApiRead { sparql, base_iri, position } = call.request.clone();
+        self.answer(&mut call, &sparql, base_iri.as_deref(), position, deadline).await
+    }
+
+    async fn answer<C: Answered>(
+        &self,
+        call: &mut Handle<C>,
+        sparql: &str,
+        base_iri: Option<&str>,
+        position: Position,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
         // First: whoever is refused must cost next to nothing.
         let _admitted = self.admit(deadline).await?;
-        let query = parse_query(&call.request.sparql, call.request.base_iri.as_deref())?;
-        let version = self.resolve(call.request.position, deadline).await?;
-        let repeatable = matches!(call.request.position, Position::Exact(_));
+        let query = parse_query(sparql, base_iri)?;
+        let version = self.resolve(position, deadline).await?;
+        // What a transaction reads is checked by what it rests on, not by its bytes.
+        let repeatable = matches!(position, Position::Exact(_)) && !C::READS;
         let source = Lookups { repeatable, ..self.source(version, deadline) };
         let answer = evaluate(&query, &source, self.limits(deadline), &self.env).await?;
         call.reply(&QueryReply::Head { version, shape: answer.shape }).await?;
         for chunk in answer.chunks {
             call.reply(&chunk).await?;
+        }
+        if C::READS {
+            let (fine, coarse) = (answer.reads.hashes(), answer.reads.coarsened().hashes());
+            call.reply(&QueryReply::Reads { fine, coarse }).await?;
         }
         let Took { tally, facts } = &source.took;
         call.reply(&QueryReply::Summary {

@@ -96,7 +96,7 @@ impl ApiRole {
 
     /// The version, if there is one. Views wait for what they have not applied: they must not wait for what
     /// will never be.
-    async fn existing(&self, wanted: Version, deadline: Instant) -> Result<Version, CallError> {
+    pub(super) async fn existing(&self, wanted: Version, deadline: Instant) -> Result<Version, CallError> {
         let give_up = deadline.min(self.env.now() + NEWS_PATIENCE);
         loop {
             let changed = self.views.changed();

@@ -2,7 +2,7 @@
 
 use crate::api::ApiRole;
 use beam_wire::message::Kind;
-use beam_wire::message::api::{ApiLoad, ApiQuery, ApiStatus, ApiTransact, ApiUpdate};
+use beam_wire::message::api::{ApiCommitted, ApiLoad, ApiQuery, ApiRead, ApiStatus, ApiTransact, ApiUpdate, ApiWatch};
 use beam_wire::quic::Incoming;
 use beam_wire::{CallError, Code};
 use futures::future::BoxFuture;
@@ -20,6 +20,13 @@ impl ApiRole {
         Box::pin(async move {
             match call.kind {
                 Kind::ApiQuery => api.query(call.open::<ApiQuery>()?, deadline).await,
+                Kind::ApiRead => api.read(call.open::<ApiRead>()?, deadline).await,
+                Kind::ApiWatch => api.watch(call.open::<ApiWatch>()?).await,
+                Kind::ApiCommitted => {
+                    let mut call = call.open::<ApiCommitted>()?;
+                    let reply = api.committed(call.request.id, deadline).await?;
+                    call.reply(&reply).await
+                }
                 Kind::ApiUpdate => {
                     let mut call = call.open::<ApiUpdate>()?;
                     let outcome = api.update(&call.request, deadline).await?;

@@ -113,7 +113,7 @@ fn certain(terms: Terms, index: LogIndex, window: u64) -> bool {
 }
 
 /// Refuses an id that is too old to be recognised: whether it was committed before cannot be said any more.
-fn still_known(id: TransactionId, newest: LogIndex, window: u64) -> Result<(), CallError> {
+pub(super) fn still_known(id: TransactionId, newest: LogIndex, window: u64) -> Result<(), CallError> {
     let age = newest.0.saturating_sub(id.born.0);
     if age <= window { Ok(()) } else { Err(expired(&format!("is {age} entries old, ids are known for {window}"))) }
 }
@@ -154,7 +154,7 @@ pub(super) fn judge(at: Version, verdict: Verdict) -> Result<Version, CallError>
 }
 
 /// What became of the entry at a version? Any view can say.
-struct VerdictAt(Version);
+pub(super) struct VerdictAt(pub Version);
 
 impl Question for VerdictAt {
     type Call = ViewVerdict;

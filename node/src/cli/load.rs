@@ -2,11 +2,11 @@
 
 use super::connect::Connection;
 use super::runtime;
-use crate::load::{IN_FLIGHT, load};
+use crate::load::load;
 use crate::rdf::batch::{FACTS, batches};
 use crate::rdf::read::{Format, open};
 use anyhow::{Result, bail};
-use beam_client::Client;
+use beam_client::{Client, LOADS_IN_FLIGHT, Loaded};
 use beam_wire::Position;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(long)]
     no_wait: bool,
     /// Transactions under way at once
-    #[arg(long, default_value_t = IN_FLIGHT, value_parser = at_least_one)]
+    #[arg(long, default_value_t = LOADS_IN_FLIGHT, value_parser = at_least_one)]
     in_flight: usize,
     #[command(flatten)]
     connection: Connection,
@@ -60,14 +60,14 @@ pub fn run(args: Args) -> Result<()> {
             let (name, size, read) = (quads.file().to_owned(), quads.size_bytes(), quads.progress());
             let bar = progress_bar(size, &name);
             let file_began = env.now();
-            let told = |facts: u64| {
+            let told = |&Loaded { facts, .. }: &Loaded| {
                 bar.set_position(read.bytes());
                 let rate = facts as f64 / (env.now() - file_began).as_secs_f64().max(0.001);
                 bar.set_message(format!("{} facts, {}/s", HumanCount(facts), HumanCount(rate as u64)));
             };
             let loaded = load(&client, batches(quads, args.batch), args.in_flight, told).await;
             bar.finish_and_clear();
-            let facts = loaded?;
+            let facts = loaded?.facts;
             eprintln!("{name}: {} facts, {}", HumanCount(facts), HumanBytes(read.bytes()));
             all += facts;
         }

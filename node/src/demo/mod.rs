@@ -11,14 +11,14 @@ pub mod traffic;
 
 pub use report::Report;
 
-use crate::load::{IN_FLIGHT, load};
+use crate::load::load;
 use crate::local::Local;
 use crate::local::wan::{Lab, Wan};
 use crate::rdf;
 use crate::rdf::batch::{FACTS, batches};
 use crate::rdf::read::{Quad, Quads};
 use anyhow::{Context, Result, bail, ensure};
-use beam_client::{Client, ClientOptions};
+use beam_client::{Client, ClientOptions, LOADS_IN_FLIGHT, Loaded};
 use beam_wire::env::Env;
 use beam_wire::topology::Topology;
 use beam_wire::{Name, Position, Term};
@@ -93,13 +93,13 @@ pub async fn run(options: Options) -> Result<Report> {
     let loading = story.env.now();
     let quads = open(&story.env, options.file.as_deref())?;
     let said = Cell::new(loading);
-    let tell = |facts: u64| {
+    let tell = |&Loaded { facts, .. }: &Loaded| {
         if story.env.now() - said.get() > Duration::from_secs(2) {
             said.set(story.env.now());
             story.say(format!("… {facts} facts"));
         }
     };
-    let facts_loaded = load(near, batches(quads, FACTS), IN_FLIGHT, tell).await?;
+    let facts_loaded = load(near, batches(quads, FACTS), LOADS_IN_FLIGHT, tell).await?.facts;
     let load_seconds = (story.env.now() - loading).as_secs_f64();
     story.say(format!("loaded {facts_loaded} facts in {load_seconds:.1} s, each batch one transaction in the one log"));
 

@@ -29,6 +29,8 @@ pub struct Answer {
     pub shape: Shape,
     /// Rows or triples, in order, in parts of at most [`CHUNK_BYTES`] (a part holds at least one row).
     pub chunks: Vec<QueryReply>,
+    /// What it rests on.
+    pub reads: Reads,
     /// What it took.
     pub stats: Stats,
 }
@@ -86,6 +88,7 @@ async fn answer(query: &Query, source: &dyn Source, limits: &Limits, env: &Env) 
         fetch.pattern(pattern, &Graphs::Default, Default::default()).await?;
     }
     let mut stats = Stats { requests: fetch.lookups, ..Stats::default() };
+    let reads = std::mem::take(&mut fetch.reads);
     let mut planned = query.0.clone();
     let (Q::Select { pattern: p, .. }
     | Q::Construct { pattern: p, .. }
@@ -94,7 +97,7 @@ async fn answer(query: &Query, source: &dyn Source, limits: &Limits, env: &Env) 
     *p = plan(pattern, &fetch.orders, false);
     let names = source.version().map(|version| Names::of(&query.1, version));
     let evaluated = finish(planned, fetch.facts, fetch.wanted, names, source, limits, env, &mut stats).await?;
-    Ok(Answer { shape: evaluated.shape, chunks: evaluated.chunks, stats })
+    Ok(Answer { shape: evaluated.shape, chunks: evaluated.chunks, reads, stats })
 }
 
 /// The rows of a SELECT, for an update; what was looked at is added to `reads`.
@@ -430,6 +433,7 @@ async fn describe(
     let mut fetch = Fetch::new(source, limits, Dataset::of(dataset.as_ref()), variables);
     fetch.pattern(pattern, &Graphs::Default, Default::default()).await?;
     let mut stats = Stats { requests: fetch.lookups, ..Stats::default() };
+    let reads = std::mem::take(&mut fetch.reads);
     let planned = plan(pattern, &fetch.orders, false);
     let planned = spargebra::Query::Select { dataset: dataset.clone(), pattern: planned, base_iri: base_iri.clone() };
     let found = finish(planned, fetch.facts, fetch.wanted, None, source, limits, env, &mut stats).await?;
@@ -441,6 +445,7 @@ async fn describe(
     }
 
     let mut fetch = Fetch::new(source, limits, Dataset::of(dataset.as_ref()), BTreeSet::new());
+    fetch.reads = reads;
     let mut described: HashSet<Id> = HashSet::new();
     let mut quads: BTreeSet<Quad> = BTreeSet::new();
     let mut texts = TextsFetched::default();
@@ -483,5 +488,5 @@ async fn describe(
     }
     chunks.end(triples, QueryReply::Triples);
     stats.rows = chunks.rows;
-    Ok(Answer { shape: Shape::Graph, chunks: chunks.done, stats })
+    Ok(Answer { shape: Shape::Graph, chunks: chunks.done, reads: fetch.reads, stats })
 }

@@ -45,6 +45,7 @@ mod work;
 
 pub use answer::{Answer, CHUNK_BYTES, Stats, evaluate};
 pub use error::QueryError;
+pub use fetch::Reads;
 pub use parse::{Query, Update, parse_query, parse_update};
 pub use source::{BATCH_MAX, Found, Source};
 pub use update::{Changes, plan_update};

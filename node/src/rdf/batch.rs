@@ -6,9 +6,7 @@ use beam_wire::Term;
 use beam_wire::command::Builder;
 use beam_wire::message::log::BODY_BYTES_MAX;
 
-/// Facts in one transaction unless told otherwise: enough that an entry's own cost does not show,
-/// few enough that a view applies it in some milliseconds.
-pub const FACTS: usize = 2000;
+pub use beam_client::FACTS_PER_TRANSACTION as FACTS;
 
 /// Bytes that the terms and facts of one entry may take before compression. The rest of it is format,
 /// epoch, id, index and counts.

@@ -130,7 +130,8 @@ fn refusal(wanted: Wanted, plan: &Plan, seen: &[Seen]) -> Option<String> {
     // What is thin though all nodes answer is what the plan itself makes good: a node was replaced or wiped. But a node
     // that is down comes back with what it held, and is needed more than another cut.
     let down = |datacenter: &Name| seen.iter().find(|node| node.says.is_err() && node.datacenter == *datacenter);
-    let thin = thin_spots(seen, least, &|_, _| true).into_iter().find_map(|thin| down(&thin.0).map(|down| (thin, down)));
+    let thin =
+        thin_spots(seen, least, &|_, _| true).into_iter().find_map(|thin| down(&thin.0).map(|down| (thin, down)));
     if let Some(((datacenter, piece), down)) = thin {
         return Some(format!(
             "in {datacenter}, {} of the {} space is served by {} now, and {} does not answer: start it again, or another \

@@ -17,9 +17,9 @@ use beam_wire::fact::Pattern;
 use beam_wire::message::Kind;
 use beam_wire::message::view::ViewRules;
 use beam_wire::message::view::{
-    CheckpointChunk, Counts, INTERVALS_MAX, KEYS_MAX, LookupChunk, Served, TermsChunk, ViewCheckpoint, ViewCopy,
-    ViewCount, ViewLoad, ViewLoadReply, ViewLookup, ViewState, ViewStatus, ViewStatusReply, ViewTerms, ViewVerdict,
-    ViewVerify,
+    CheckpointChunk, Counts, INTERVALS_MAX, KEYS_MAX, LookupChunk, Served, TermsChunk, VERDICTS_MAX, VerdictsChunk,
+    ViewCheckpoint, ViewCopy, ViewCount, ViewLoad, ViewLoadReply, ViewLookup, ViewState, ViewStatus, ViewStatusReply,
+    ViewTerms, ViewVerdict, ViewVerdicts, ViewVerify,
 };
 use beam_wire::quic::{Handle, Incoming};
 use beam_wire::{CallError, Code, LogIndex, Range, Space, TermId, Version};
@@ -103,6 +103,11 @@ pub async fn serve(env: Env, instances: Vec<Arc<Instance>>, call: Incoming) -> R
             let call: Handle<ViewVerdict> = call.open()?;
             let desk = any(Some(call.request.at))?;
             desk.counted(desk.clone().verdict(call)).await
+        }
+        Kind::ViewVerdicts => {
+            let call: Handle<ViewVerdicts> = call.open()?;
+            let desk = any(Some(call.request.at))?;
+            desk.counted(desk.clone().verdicts(call)).await
         }
         Kind::ViewCount => {
             let call: Handle<ViewCount> = call.open()?;
@@ -301,6 +306,32 @@ impl Desk {
                 Err(CallError::never(Code::OutcomeUnknown, message))
             }
         }
+    }
+
+    async fn verdicts(self, mut call: Handle<ViewVerdicts>) -> Result<(), CallError> {
+        let ViewVerdicts { after, at } = call.request;
+        if at.index.0.saturating_sub(after.0) > VERDICTS_MAX {
+            let message = format!("more than {VERDICTS_MAX} entries lie after {after} up to {}", at.index);
+            return Err(CallError::never(Code::TooLarge, message));
+        }
+        self.check_epoch(at)?;
+        self.board.judged(&self.env, at.index, call.deadline).await?;
+        self.check_epoch(at)?;
+        let mut verdicts = Vec::new();
+        {
+            let outcomes = self.shared.outcomes();
+            for index in (after.0 + 1..=at.index.0).map(LogIndex) {
+                match outcomes.get(index) {
+                    Some(Outcome::Judged(verdict)) => verdicts.push((index, verdict)),
+                    Some(Outcome::Skip) => {}
+                    None => {
+                        let message = format!("verdicts of entries as old as {index} are not kept");
+                        return Err(CallError::never(Code::OutcomeUnknown, message));
+                    }
+                }
+            }
+        }
+        call.reply(&VerdictsChunk { verdicts }).await
     }
 
     /// Refuses what cannot be answered by this view, before anything is read.

@@ -20,17 +20,16 @@ fn callers(kind: Kind) -> (&'static [Role], Option<ClientRole>) {
         LogRecover => (&[], Some(ClientRole::Admin)),
         // Only log nodes vote and replicate; not even an operator speaks for one.
         RaftPipe | RaftVote | RaftSnapshot | RaftTransfer | RaftHeartbeat => (&[Log], None),
-        ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewCount | ViewRules | ViewInstances | ViewLoad => {
-            (&[View, Api], Some(ClientRole::Admin))
-        }
+        ViewStatus | ViewLookup | ViewTerms | ViewVerdict | ViewVerdicts | ViewCount | ViewRules | ViewInstances
+        | ViewLoad => (&[View, Api], Some(ClientRole::Admin)),
         // What a node holds is an operator's to say.
         ViewHold | ViewDrop => (&[], Some(ClientRole::Admin)),
         // A scan is work: operators ask for it.
         ViewVerify => (&[], Some(ClientRole::Admin)),
         // Views copy from views, and so does whoever makes backups.
         ViewCopy | ViewCheckpoint => (&[View], Some(ClientRole::Admin)),
-        ApiQuery | ApiStatus | ApiLoad => (&[Api], Some(ClientRole::Reader)),
-        ApiUpdate | ApiTransact => (&[Api], Some(ClientRole::Writer)),
+        ApiQuery | ApiStatus | ApiLoad | ApiRead | ApiWatch => (&[Api], Some(ClientRole::Reader)),
+        ApiUpdate | ApiTransact | ApiCommitted => (&[Api], Some(ClientRole::Writer)),
     }
 }
 
@@ -74,12 +73,16 @@ mod tests {
         ViewInstances  - V A  - - a
         ViewHold       - - -  - - a
         ViewDrop       - - -  - - a
+        ViewVerdicts   - V A  - - a
         ViewVerify     - - -  - - a
         ViewLoad       - V A  - - a
         ApiQuery       - - A  r w a
         ApiUpdate      - - A  - w a
         ApiTransact    - - A  - w a
         ApiStatus      - - A  r w a
+        ApiRead        - - A  r w a
+        ApiWatch       - - A  r w a
+        ApiCommitted   - - A  - w a
         ApiLoad        - - A  r w a
     ";
 

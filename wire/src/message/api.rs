@@ -2,7 +2,7 @@
 
 use super::{Call, Kind, log::LogInfoReply, view::ViewLoadReply, view::ViewStatusReply};
 use crate::command::Verdict;
-use crate::ids::{Name, Position, TransactionId, Version};
+use crate::ids::{LogIndex, Name, Position, TransactionId, Version};
 use crate::term::Term;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,13 @@ pub enum QueryReply {
         /// Second requests among them, sent because the first was late.
         hedges: u32,
     },
+    /// Before the summary of an [`ApiRead`]: what the answer rests on.
+    Reads {
+        /// Hashes of the access paths that were used; sorted, at most [`crate::command::READS_MAX`].
+        fine: Vec<u64>,
+        /// The same, by wider classes: fewer, for transactions that read much.
+        coarse: Vec<u64>,
+    },
 }
 
 /// The shape of an answer.
@@ -61,6 +68,86 @@ impl Call for ApiQuery {
     const KIND: Kind = Kind::ApiQuery;
     type Item = ();
     type Reply = QueryReply;
+}
+
+/// A query of a transaction: answered as an [`ApiQuery`] is, and told what the answer rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiRead {
+    /// As in [`ApiQuery`].
+    pub sparql: String,
+    /// As in [`ApiQuery`].
+    pub base_iri: Option<String>,
+    /// As in [`ApiQuery`].
+    pub position: Position,
+}
+
+impl Call for ApiRead {
+    const KIND: Kind = Kind::ApiRead;
+    type Item = ();
+    type Reply = QueryReply;
+}
+
+/// Asks for every effective change of facts after a version, in the order of the log, without end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiWatch {
+    /// The caller knows all changes up to this version.
+    pub after: Version,
+}
+
+/// What follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WatchReply {
+    /// What changed from one version to another.
+    Changes {
+        /// The version with these changes; none lies between it and the one that was told before.
+        version: Version,
+        /// Whether these are all of this version. If not, the next reply holds more of them.
+        last: bool,
+        /// No fact twice; deletes before inserts.
+        changes: Vec<FactChange>,
+    },
+    /// There are no more changes up to this version. Told at least every second while nothing else is.
+    Reached(Version),
+}
+
+/// A fact that came or went. Inserting what is there, or deleting what is not, is no change.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FactChange {
+    /// It is there from this version on; else it is not any more.
+    pub inserted: bool,
+    /// Subject, predicate and object.
+    pub fact: [Term; 3],
+    /// None for the default graph.
+    pub graph: Option<Term>,
+}
+
+impl Call for ApiWatch {
+    const KIND: Kind = Kind::ApiWatch;
+    type Item = ();
+    type Reply = WatchReply;
+}
+
+/// Asks whether a transaction was committed: for those who lost the answer, and are about to try again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiCommitted {
+    /// The transaction.
+    pub id: TransactionId,
+}
+
+/// What became of a transaction so far.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommittedReply {
+    /// The answer is as of this version, which holds all that was acknowledged before the call. What is on its way
+    /// to the log may come after it.
+    pub at: Version,
+    /// Where it was committed.
+    pub committed: Option<LogIndex>,
+}
+
+impl Call for ApiCommitted {
+    const KIND: Kind = Kind::ApiCommitted;
+    type Item = ();
+    type Reply = CommittedReply;
 }
 
 /// A SPARQL update: one transaction, one append, whatever number of operations it has.

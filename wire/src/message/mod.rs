@@ -43,18 +43,22 @@ pub enum Kind {
     ViewInstances = 56,
     ViewHold = 57,
     ViewDrop = 58,
+    ViewVerdicts = 59,
     ViewVerify = 62,
     ViewLoad = 63,
     ApiQuery = 64,
     ApiUpdate = 65,
     ApiTransact = 66,
     ApiStatus = 67,
+    ApiRead = 68,
+    ApiWatch = 69,
+    ApiCommitted = 70,
     ApiLoad = 75,
 }
 
 impl Kind {
     /// Every kind there is.
-    pub const ALL: [Kind; 32] = [
+    pub const ALL: [Kind; 36] = [
         Kind::Hello,
         Kind::LogAppend,
         Kind::LogRead,
@@ -80,12 +84,16 @@ impl Kind {
         Kind::ViewInstances,
         Kind::ViewHold,
         Kind::ViewDrop,
+        Kind::ViewVerdicts,
         Kind::ViewVerify,
         Kind::ViewLoad,
         Kind::ApiQuery,
         Kind::ApiUpdate,
         Kind::ApiTransact,
         Kind::ApiStatus,
+        Kind::ApiRead,
+        Kind::ApiWatch,
+        Kind::ApiCommitted,
         Kind::ApiLoad,
     ];
 

@@ -146,6 +146,31 @@ impl Call for ViewVerdict {
     type Reply = Verdict;
 }
 
+/// Entries in one [`ViewVerdicts`].
+pub const VERDICTS_MAX: u64 = 8192;
+
+/// Asks what became of a run of entries. The view waits until it has judged the last of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewVerdicts {
+    /// Of the entries after this one, at most [`VERDICTS_MAX`] before `at`.
+    pub after: LogIndex,
+    /// Up to the newest entry of this version.
+    pub at: Version,
+}
+
+/// What became of entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerdictsChunk {
+    /// Ascending; entries without data are left out.
+    pub verdicts: Vec<(LogIndex, Verdict)>,
+}
+
+impl Call for ViewVerdicts {
+    const KIND: Kind = Kind::ViewVerdicts;
+    type Item = ();
+    type Reply = VerdictsChunk;
+}
+
 /// Asks how many facts match each pattern, from counters where there are any.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ViewCount {

@@ -14,7 +14,7 @@ use beam_wire::fact::{GraphPattern, Pattern};
 use std::collections::HashSet;
 
 /// The classes that were looked at.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
     classes: HashSet<AccessPath>,
     /// Look-ups are recorded by their predicate, since there were too many.
@@ -53,6 +53,13 @@ impl Reads {
                 self.classes.insert(class);
             }
         }
+    }
+
+    /// The same, wider: look-ups by their predicates.
+    pub fn coarsened(&self) -> Reads {
+        let mut wider = Reads { classes: HashSet::new(), coarse: true };
+        self.classes.iter().for_each(|class| wider.insert(*class));
+        wider
     }
 
     /// Their hashes, sorted, each once; at most [`READS_MAX`].
