@@ -3,7 +3,9 @@
 //! [`SimCluster`] runs the nodes of a topology in one thread on virtual time, with an in-memory network
 //! that is slow and loses packets, and disks of log nodes that lose what was not synced when they crash.
 
+pub mod appends;
 pub mod checked;
+pub mod model;
 
 use anyhow::{Context, Result};
 use beam_certs::Authority;
