@@ -162,7 +162,7 @@ fn story(seed: u64) -> Result<()> {
             }
         }
         over.store(true, Relaxed);
-        let failed = failed.lock().unwrap();
+        let failed = std::mem::take(&mut *failed.lock().unwrap());
         ensure!(failed.is_empty(), "{failed:?}");
         for (_, kept) in &watchers {
             let told = &kept.lock().unwrap().told;

@@ -58,6 +58,7 @@ use latest::Latest;
 use lookup::TextCache;
 use shorten::ShortenOptions;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// What an api node may use.
 #[derive(Clone, Debug)]
@@ -91,6 +92,7 @@ pub struct ApiRole {
     directory: Directory,
     log: RemoteLog,
     latest: Latest,
+    watchers: Semaphore,
     appender: Appender,
     views: RemoteViews,
     fanout: Fanout<RemoteViews>,
@@ -120,6 +122,7 @@ impl ApiRole {
             datacenter,
             directory,
             appender: log.appender(),
+            watchers: Semaphore::new(watch::WATCHERS_MAX),
             latest: Latest::new(env, resolve::looks(env.clone(), log.clone())),
             log,
             fanout: Fanout::new(env.clone(), views.clone(), options.hedging),

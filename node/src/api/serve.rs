@@ -23,6 +23,7 @@ impl ApiRole {
                 Kind::ApiRead => api.read(call.open::<ApiRead>()?, deadline).await,
                 Kind::ApiWatch => api.watch(call.open::<ApiWatch>()?).await,
                 Kind::ApiCommitted => {
+                    let _taken = api.admission.write()?;
                     let mut call = call.open::<ApiCommitted>()?;
                     let reply = api.committed(call.request.id, deadline).await?;
                     call.reply(&reply).await

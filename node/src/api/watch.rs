@@ -24,6 +24,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Watchers of one api node. Each reads the log for itself, and asks views for what it finds there.
+pub(super) const WATCHERS_MAX: usize = 256;
+
 /// How long one step may take: an answer of views, or finding the place in the log.
 const STEP_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -40,6 +43,10 @@ const REPLY_BYTES: usize = 128 << 10;
 impl ApiRole {
     /// Tells changes until the watcher goes away.
     pub(super) async fn watch(&self, mut call: Handle<ApiWatch>) -> Result<(), CallError> {
+        let Ok(_place) = self.watchers.try_acquire() else {
+            let message = format!("{WATCHERS_MAX} watch here already");
+            return Err(CallError::later(Code::Overloaded, 1000, message));
+        };
         let deadline = self.env.now() + STEP_PATIENCE;
         let after = self.current(call.request.after, deadline).await?;
         let after = self.existing(after, deadline).await?;
