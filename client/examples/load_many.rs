@@ -9,7 +9,7 @@
 
 mod cluster;
 
-use beam_client::{Client, ClientError, FACTS_PER_TRANSACTION, LOADS_IN_FLIGHT, Position, Term, batches};
+use beam_client::{Client, FACTS_PER_TRANSACTION, LOADS_IN_FLIGHT, Position, Term, batches};
 use futures::stream;
 use std::error::Error;
 
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let predicate = Term::Iri(measured.clone());
     let facts = (0..FACTS).map(move |number| {
         let place = Term::Iri(format!("urn:beam:example:place:{number}"));
-        Ok::<_, ClientError>(([place, predicate.clone(), Term::string(number.to_string())], None))
+        Ok::<_, Box<dyn Error>>(([place, predicate.clone(), Term::string(number.to_string())], None))
     });
     let began = cluster.env.now();
     let batches = batches(stream::iter(facts), FACTS_PER_TRANSACTION);

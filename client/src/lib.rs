@@ -1,6 +1,6 @@
 //! The way into a Beam cluster for programs.
 //!
-//! A [`Client`] finds the cluster's api nodes by DNS, speaks to the nearest one that answers, and goes to
+//! A [`Client`] finds the cluster's api nodes by DNS, or from a topology ([`TopologyDns`]), speaks to the nearest one that answers, and goes to
 //! another when that fails: first in the same datacenter, then in others. It proves who it is by a
 //! certificate, and checks theirs.
 //!
@@ -52,6 +52,7 @@
 
 mod answer;
 mod client;
+mod discover;
 mod error;
 mod load;
 mod nodes;
@@ -63,6 +64,7 @@ mod watch;
 
 pub use answer::{Answer, Everything, Row, Summary};
 pub use client::{Client, ClientOptions};
+pub use discover::TopologyDns;
 pub use error::ClientError;
 pub use load::{FACTS_PER_TRANSACTION, LOADS_IN_FLIGHT, LoadError, Loaded, batches};
 pub use session::Session;
