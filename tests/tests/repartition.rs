@@ -27,6 +27,8 @@ const LOSS: f64 = 0.001;
 /// another, and a connection that is gone is noticed.
 const NOTICED_WITHIN: Duration = Duration::from_millis(1500);
 
+/// Enough; so that the story ends.
+const KILLS: u32 = 16;
 /// Of every reader, to see whether all that was copied is right.
 const CALLS: u64 = 15;
 
@@ -136,57 +138,65 @@ fn least_served(seen: &[Seen], datacenter: &Name, without: Option<&Name>) -> usi
     pieces.into_iter().map(|piece| piece.serving.len()).min().unwrap_or_default()
 }
 
-/// Kills one view node after the other at random moments, wherever that leaves every point served in its datacenter, and
-/// starts it again after a moment; some without their data.
+/// Kills view nodes at random moments, also several at once, wherever that leaves every point served in its datacenter,
+/// and starts them again after a moment; some without their data.
 struct Reaper {
     nodes: Nodes,
     /// Who is down, and until when.
-    down: Option<(Name, tokio::time::Instant)>,
+    down: Vec<(Name, tokio::time::Instant)>,
     next: tokio::time::Instant,
     killed: u32,
     wiped: u32,
+    /// How many were down at once.
+    at_once: usize,
 }
 
 impl Reaper {
     fn new(nodes: &Nodes) -> Reaper {
-        Reaper { nodes: nodes.clone(), down: None, next: nodes.env.now(), killed: 0, wiped: 0 }
+        Reaper { nodes: nodes.clone(), down: Vec::new(), next: nodes.env.now(), killed: 0, wiped: 0, at_once: 0 }
     }
 
     async fn reap(&mut self, cluster: &mut SimCluster) -> Result<()> {
         let env = self.nodes.env.clone();
         let within = |ms: usize| Duration::from_millis(100 + env.random_below(ms) as u64);
-        if let Some((victim, until)) = self.down.clone() {
-            if env.now() >= until {
-                cluster.start_node(&victim).await?;
-                (self.down, self.next) = (None, env.now() + within(2500));
+        let (due, down) = self.down.drain(..).partition(|(_, until)| *until <= env.now());
+        self.down = down;
+        start(cluster, due).await?;
+        if !self.down.is_empty() || env.now() < self.next || self.killed >= KILLS {
+            return Ok(());
+        }
+        self.next = env.now() + within(4000);
+        let mut seen = self.nodes.survey().await;
+        for _ in 0..1 + env.random_below(3) {
+            let victim = env.random_below(seen.len());
+            let (node, datacenter) = (seen[victim].node.clone(), seen[victim].datacenter.clone());
+            if least_served(&seen, &datacenter, Some(&node)) == 0 {
+                continue;
             }
-            return Ok(());
+            seen.remove(victim);
+            cluster.kill_node(&node, Loss::Nothing).await;
+            self.killed += 1;
+            if env.random_below(3) == 0 {
+                cluster.wipe_view(&node)?;
+                self.wiped += 1;
+            }
+            self.down.push((node, env.now() + within(1500)));
         }
-        if env.now() < self.next {
-            return Ok(());
-        }
-        let seen = self.nodes.survey().await;
-        let victim = &seen[env.random_below(seen.len())];
-        if least_served(&seen, &victim.datacenter, Some(&victim.node)) == 0 {
-            return Ok(());
-        }
-        cluster.kill_node(&victim.node, Loss::Nothing).await;
-        self.killed += 1;
-        if env.random_below(3) == 0 {
-            cluster.wipe_view(&victim.node)?;
-            self.wiped += 1;
-        }
-        self.down = Some((victim.node.clone(), env.now() + within(1500)));
+        self.at_once = self.at_once.max(self.down.len());
         Ok(())
     }
 
     /// Nobody is killed any more.
     async fn rest(&mut self, cluster: &mut SimCluster) -> Result<()> {
-        if let Some((victim, _)) = self.down.take() {
-            cluster.start_node(&victim).await?;
-        }
-        Ok(())
+        start(cluster, std::mem::take(&mut self.down)).await
     }
+}
+
+async fn start(cluster: &mut SimCluster, nodes: Vec<(Name, tokio::time::Instant)>) -> Result<()> {
+    for (node, _) in nodes {
+        cluster.start_node(&node).await?;
+    }
+    Ok(())
 }
 
 /// From four partitions to five by command, with views that die and lose their disks on the way; then back, with the
@@ -236,11 +246,11 @@ fn by_command(seed: u64) -> Result<Outcome> {
         let to_four = traffic.take_gap();
         traffic.go_on(CALLS).await;
         println!(
-            "seed {seed}: {} killed, {} of them wiped, broken off {broken_off} times; longest gap between writes: {calm:?} \
-             before, {to_five:?} to five, {to_four:?} to four",
-            reaper.killed, reaper.wiped
+            "seed {seed}: {} killed, {} of them wiped, up to {} down at once, broken off {broken_off} times; longest gap between \
+             writes: {calm:?} before, {to_five:?} to five, {to_four:?} to four",
+            reaper.killed, reaper.wiped, reaper.at_once
         );
-        ensure!(reaper.killed >= 3, "{} views were killed", reaper.killed);
+        ensure!(reaper.killed >= 3 && reaper.at_once >= 2, "{} killed, {} at once", reaper.killed, reaper.at_once);
         ensure!(to_five <= calm + NOTICED_WITHIN, "writes paused for {to_five:?}, before that for {calm:?}");
         ensure!(to_four <= calm * 2, "writes paused for {to_four:?} though nobody died, before that for {calm:?}");
         let outcome = traffic.stop().await?;
