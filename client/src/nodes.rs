@@ -39,6 +39,12 @@ impl Standing {
         rest.until = now + pause;
     }
 
+    /// Whether the node has failed, and has not answered since: it is asked again when it has rested, but not waited
+    /// for as others are.
+    pub fn is_suspect(&self, node: &Name) -> bool {
+        self.resting.contains_key(node)
+    }
+
     /// The nodes in the order in which to ask them.
     pub fn order(
         &self,
@@ -102,12 +108,16 @@ mod tests {
             names(&standing.order(nodes(), &preference, now, first)).join(" ")
         };
         assert_eq!(order(&standing, now, &mut first), "c-or2 b-or1 a-va d-ie");
-        standing.failed(&Name::new("c-or2").unwrap(), now);
+        let failed = Name::new("c-or2").unwrap();
+        assert!(!standing.is_suspect(&failed));
+        standing.failed(&failed, now);
+        assert!(standing.is_suspect(&failed));
         assert_eq!(order(&standing, now, &mut first), "b-or1 a-va d-ie c-or2");
         assert_eq!(order(&standing, now + REST_FIRST, &mut first), "c-or2 b-or1 a-va d-ie", "it has rested");
         standing.failed(&Name::new("c-or2").unwrap(), now);
         assert_eq!(order(&standing, now + REST_FIRST, &mut first), "b-or1 a-va d-ie c-or2", "and rests longer");
-        standing.answered(&Name::new("c-or2").unwrap());
+        standing.answered(&failed);
+        assert!(!standing.is_suspect(&failed));
         assert_eq!(order(&standing, now, &mut first), "c-or2 b-or1 a-va d-ie");
     }
 

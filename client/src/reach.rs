@@ -18,6 +18,10 @@ use tokio::time::Instant;
 /// How long one api node may take to accept a connection, before the next is asked.
 const DIAL_PATIENCE: Duration = Duration::from_secs(3);
 
+/// A node that has failed, and is tried again because it has rested, is late after so long: those who try it must not
+/// pay for it.
+const SUSPECT_LATE: Duration = Duration::from_millis(60);
+
 /// Between two rounds over all api nodes; doubles up to the maximum.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -74,9 +78,9 @@ impl Client {
                     Ok(()) => match nodes.pop_front() {
                         Some(address) => {
                             started += 1;
+                            wake = env.now() + self.late_after(&address.node, changes);
                             names.push_back(address.node.clone());
                             running.push(self.attempt(address, deadline, &call));
-                            wake = env.now() + lock(self.lateness(changes)).late_after();
                         }
                         None if running.is_empty() => {
                             wake = env.now() + course.pause_after_round(env.random_below(1000));
@@ -129,6 +133,12 @@ impl Client {
             }
             _ => Err(ClientError::Unavailable { after: self.timeout(), last: course.last }),
         }
+    }
+
+    /// How long to wait for a node before another is asked as well.
+    fn late_after(&self, node: &Name, changes: Changes) -> Duration {
+        let usual = lock(self.lateness(changes)).late_after();
+        if lock(&self.inner().standing).is_suspect(node) { usual.min(SUSPECT_LATE) } else { usual }
     }
 
     /// Whether one more attempt may be sent now; or when.
