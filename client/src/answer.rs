@@ -6,6 +6,7 @@ use beam_wire::message::api::{ApiQuery, ApiRead, QueryReply, Shape};
 use beam_wire::quic::Caller;
 use beam_wire::term::Term;
 use beam_wire::{CallError, Code, Name, Version};
+use futures::stream::{self, Stream};
 use std::collections::{BTreeSet, VecDeque};
 use tokio::time::Instant;
 
@@ -130,6 +131,31 @@ impl Answer {
             filled.map_err(|error| ClientError::BrokenOff { node: self.node.clone(), error })?;
         }
         Ok(self.ready.pop_front())
+    }
+
+    /// The rows as a stream, which ends after an error. They are read from the cluster as they are taken.
+    ///
+    /// ```no_run
+    /// use beam_client::Position;
+    /// use futures::TryStreamExt;
+    /// use std::pin::pin;
+    /// # async fn example(client: beam_client::Client) -> Result<(), beam_client::ClientError> {
+    /// let answer = client.query("SELECT ?s ?o { ?s <urn:knows> ?o }", Position::Recent).await?;
+    /// let mut rows = pin!(answer.stream());
+    /// while let Some(row) = rows.try_next().await? {
+    ///     println!("{row:?}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stream(self) -> impl Stream<Item = Result<Row, ClientError>> + Send {
+        stream::unfold(Some(self), |answer| async move {
+            let mut answer = answer?;
+            match answer.next().await {
+                Ok(row) => Some((Ok(row?), Some(answer))),
+                Err(error) => Some((Err(error), None)),
+            }
+        })
     }
 
     /// What the query took; none until the last row was read.

@@ -3,6 +3,7 @@
 use crate::answer::{Answer, Everything};
 use crate::client::Client;
 use crate::error::ClientError;
+use crate::transaction::{Committed, Transaction};
 use beam_wire::command::Builder;
 use beam_wire::message::api::Outcome;
 use beam_wire::{Position, Version};
@@ -78,6 +79,21 @@ impl Session {
         let outcome = self.client.update_at_least(sparql, self.seen()).await?;
         self.saw(outcome.version);
         Ok(outcome)
+    }
+
+    /// As [`Client::transaction`]: it reads the newest version, which holds all that this session has seen.
+    ///
+    /// # Errors
+    /// As [`Client::transaction`].
+    pub async fn transaction<T, E, F, Fut>(&self, attempt: F) -> Result<Committed<T>, E>
+    where
+        F: Fn(Transaction) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: From<ClientError>,
+    {
+        let committed = self.client.transaction(attempt).await?;
+        self.saw(committed.version);
+        Ok(committed)
     }
 
     /// As [`Client::write`].

@@ -109,7 +109,7 @@ impl Story {
         };
         loop {
             let mut patience = PATIENCE;
-            if self.env.random_below(4) == 0 {
+            if self.env.random_below(3) == 0 {
                 patience = ms(self.env.random_below(600));
             }
             let made = self.env.timeout(patience, client.transaction_as(id, &attempt)).await;
@@ -283,7 +283,7 @@ async fn append(story: Arc<Story>, client: Client, who: usize) {
             }
         };
         let began = story.now();
-        let (ended, known) = if turn % 2 == 0 {
+        let (ended, known) = if turn % 3 > 0 {
             let before = story.before.load(Relaxed);
             let done = story.once(&client, attempt).await;
             let ended = if done { Ended::Committed(story.now()) } else { Ended::GivenUp };

@@ -59,7 +59,7 @@ async fn watch(env: Env, clients: Arc<Vec<Client>>, kept: Arc<Mutex<Kept>>, stop
         let client = &clients[env.random_below(clients.len())];
         let after = kept.lock().unwrap().after.context("it knows where to begin")?;
         let mut watch = client.watch(after);
-        let dies = env.now() + ms(500 + env.random_below(6000));
+        let dies = env.now() + ms(500 + env.random_below(12_000));
         loop {
             match env.timeout_at(dies, watch.next()).await {
                 Ok(Ok(changed)) => {
@@ -72,6 +72,9 @@ async fn watch(env: Env, clients: Arc<Vec<Client>>, kept: Arc<Mutex<Kept>>, stop
                 Err(_) => break,
             }
         }
+        drop(watch);
+        // Then there is more to catch up with.
+        env.sleep(ms(env.random_below(2500))).await;
     }
     Ok(())
 }
@@ -80,7 +83,12 @@ async fn trouble(cluster: &mut SimCluster) -> Result<()> {
     let env = cluster.env();
     let datacenters = &cluster.topology.datacenters;
     let datacenter = datacenters[env.random_below(datacenters.len())].clone();
-    match env.random_below(4) {
+    let any = |role: &str| {
+        let names = cluster.topology.nodes.iter().map(|n| n.name.clone()).filter(|n| n.as_str().starts_with(role));
+        let names: Vec<Name> = names.collect();
+        names[env.random_below(names.len())].clone()
+    };
+    match env.random_below(6) {
         0 => {
             cluster.cut_off(&datacenter);
             env.sleep(ms(env.random_below(3000))).await;
@@ -91,12 +99,11 @@ async fn trouble(cluster: &mut SimCluster) -> Result<()> {
             env.sleep(ms(env.random_below(2000))).await;
             cluster.return_datacenter(&datacenter).await?;
         }
-        _ => {
-            let nodes: Vec<Name> = cluster.topology.nodes.iter().map(|n| n.name.clone()).collect();
-            let node = &nodes[env.random_below(nodes.len())];
-            cluster.kill_node(node, Loss::Unsynced).await;
+        two => {
+            let node = any(["log", "view", "api", "api"][two - 2]);
+            cluster.kill_node(&node, Loss::Unsynced).await;
             env.sleep(ms(env.random_below(1500))).await;
-            cluster.start_node(node).await?;
+            cluster.start_node(&node).await?;
         }
     }
     env.sleep(ms(env.random_below(1000))).await;
@@ -135,7 +142,7 @@ fn story(seed: u64) -> Result<()> {
             };
             watchers.push((env.tasks().serve("watch", watching), kept));
         }
-        let end = env.now() + Duration::from_secs(15);
+        let end = env.now() + Duration::from_secs(20);
         while env.now() < end {
             trouble(&mut cluster).await?;
         }
