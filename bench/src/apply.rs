@@ -1,7 +1,8 @@
 //! How fast a view that holds all facts applies a log, from nothing: one of large transactions, and one of a million
 //! small ones. The log was opened again after it was written, so its entries come from files. Floors of the same run:
 //! reading that log, and no more; and writing the same keys, sorted, in batches of the same size, without looking whether they are there, without
-//! texts and verdicts.
+//! texts and verdicts. Then views of one partition each apply the same log: a tenth of all facts have the same object, so one of
+//! them holds more than the others.
 
 use crate::entries::Appended;
 use crate::facts::{fact, terms};
@@ -13,7 +14,7 @@ use beam_node::view::apply::{Applier, ApplyOptions, CHECKPOINT_INDEXES, HISTORY}
 use beam_node::view::follow::follow;
 use beam_node::view::keys::{Key, Order};
 use beam_node::view::status::Board;
-use beam_node::view::store::{Store, StoreOptions};
+use beam_node::view::store::{Heat, Store, StoreOptions};
 use beam_wire::command::{Builder, Command, FORMAT, Genesis};
 use beam_wire::env::Env;
 use beam_wire::message::log::{Entries, Entry};
@@ -39,6 +40,9 @@ pub struct Args {
     /// Transactions and facts in each, as 2000x1000
     #[arg(long, value_delimiter = ',', default_values_t = ["2000x1000".to_owned(), "1000000x2".to_owned()])]
     logs: Vec<String>,
+    /// Into how many partitions the facts are cut afterwards
+    #[arg(long, default_value_t = 4)]
+    partitions: u32,
     /// What the view may cache
     #[arg(long, default_value_t = 512)]
     cache_mib: u64,
@@ -54,7 +58,7 @@ pub fn run(args: Args) -> Result<Figures> {
         let case =
             Case { transactions: transactions.parse()?, facts: facts.parse()?, cache_bytes: args.cache_mib << 20 };
         let home = tempfile::tempdir_in(&args.directory)?;
-        let measured = LogTypes::run(case.measure(home.path()))?;
+        let measured = LogTypes::run(case.measure(home.path(), args.partitions))?;
         let (all, name) = (case.transactions * case.facts, format!("{transactions} transactions of {facts} facts"));
         let facts_per_second = |seconds: f64| all as f64 / seconds;
         figures.add_compared(
@@ -76,6 +80,15 @@ pub fn run(args: Args) -> Result<Figures> {
             "per s",
             ("reading the log", case.transactions as f64 / measured.read.seconds),
         );
+        let parts = &measured.parts;
+        let mean = |of: &dyn Fn(&Took) -> f64| parts.iter().map(of).sum::<f64>() / parts.len() as f64;
+        let largest = parts.iter().map(|part| part.cpu_seconds).fold(0.0, f64::max);
+        figures.add_beside(
+            format!("{name}: the busiest of {} partitions", parts.len()),
+            largest,
+            "s of a core",
+            ("their mean", mean(&|part| part.cpu_seconds)),
+        );
     }
     Ok(figures)
 }
@@ -90,6 +103,7 @@ struct Measured {
     read: Took,
     applied: Took,
     written: Took,
+    parts: Vec<Took>,
 }
 
 struct Took {
@@ -98,7 +112,7 @@ struct Took {
 }
 
 impl Case {
-    async fn measure(&self, home: &Path) -> Result<Measured> {
+    async fn measure(&self, home: &Path, partitions: u32) -> Result<Measured> {
         self.fill(&home.join("log")).await?;
         let log = Appended::open(&home.join("log"), 0).await?.store;
         let read = timed(async {
@@ -109,11 +123,17 @@ impl Case {
             Ok(())
         });
         let read = read.await?;
-        let applied = timed(self.apply(&home.join("view"), log.clone())).await?;
+        let applied = timed(self.apply(&home.join("view"), log.clone(), Range::ALL)).await?;
         let sorted = self.sorted();
         let written = timed(async { self.write(&home.join("floor"), &sorted) }).await?;
+        let mut parts = Vec::new();
+        for part in 0..partitions {
+            let directory = home.join(format!("part-{part}"));
+            parts.push(timed(self.apply(&directory, log.clone(), Range::partition(part, partitions))).await?);
+            std::fs::remove_dir_all(directory)?;
+        }
         log.close().await?;
-        Ok(Measured { read, applied, written })
+        Ok(Measured { read, applied, written, parts })
     }
 
     async fn fill(&self, directory: &Path) -> Result<()> {
@@ -137,8 +157,8 @@ impl Case {
         Ok(Command::Transact(builder.build(EPOCH, id, LogIndex(0), Vec::new())).encode())
     }
 
-    async fn apply(&self, directory: &Path, log: LogStore) -> Result<()> {
-        let serves = Space::ALL.map(|space| Served { space, range: Range::ALL }).to_vec();
+    async fn apply(&self, directory: &Path, log: LogStore, range: Range) -> Result<()> {
+        let serves = Space::ALL.map(|space| Served { space, range }).to_vec();
         let store = self.open(directory, &serves)?;
         let options = ApplyOptions {
             cluster: cluster()?,
@@ -169,7 +189,8 @@ impl Case {
             bail!("following the log has ended: {ended:?}");
         }
         let progress = store.progress()?;
-        ensure!(progress.facts == self.transactions * self.facts, "{} facts are there", progress.facts);
+        let all = self.transactions * self.facts;
+        ensure!(progress.facts == all || range != Range::ALL, "{} facts of {all} are there", progress.facts);
         Ok(store.persist()?)
     }
 
@@ -190,7 +211,7 @@ impl Case {
         for facts in sorted {
             let mut batch = store.batch();
             for (order, facts) in facts {
-                facts.iter().for_each(|fact| batch.put_live(*order, fact, LogIndex(1)));
+                facts.iter().for_each(|fact| batch.put_live(*order, fact, Some(LogIndex(1)), Heat::Cold));
             }
             batch.commit()?;
         }

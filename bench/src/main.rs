@@ -9,9 +9,11 @@
 //!     cargo run --release -p beam-bench -- restart --gib 1,10
 //!     cargo run --release -p beam-bench -- views --facts 5000000
 //!     cargo run --release -p beam-bench -- apply
+//!     cargo run --release -p beam-bench -- carousel
 
 mod append;
 mod apply;
+mod carousel;
 mod catch_up;
 mod entries;
 mod etcd;
@@ -50,6 +52,8 @@ enum Bench {
     Views(views::Args),
     /// Apply a log that is on this disk to a view: facts/s, entries/s
     Apply(apply::Args),
+    /// Copy all that a view holds over loopback: MB/s, beside raw QUIC's, and what look-ups notice of it
+    Carousel(carousel::Args),
     /// Append to three log nodes on this machine: entries/s and latency, beside a file's and etcd's
     Append(append::Args),
     /// Read the log of a node that has just started: MB/s, beside its files' and raw QUIC's
@@ -80,6 +84,7 @@ fn bench() -> anyhow::Result<()> {
         Bench::Store(args) => store::run(args)?,
         Bench::Views(args) => views::run(args)?,
         Bench::Apply(args) => apply::run(args)?,
+        Bench::Carousel(args) => carousel::run(args)?,
         Bench::Append(args) => append::run(args)?,
         Bench::Read(args) => read::run(args)?,
         Bench::CatchUp(args) => catch_up::run(args)?,

@@ -1,9 +1,10 @@
-//! Log nodes, each a process of its own on this machine, as production runs them.
+//! Nodes, each a process of its own on this machine, as production runs them: log nodes, and a view if it is asked for.
 
 use anyhow::{Context, Result};
 use beam_certs::Credentials;
 use beam_node::discovery::DnsServer;
 use beam_node::remote::log::RemoteLog;
+use beam_node::remote::view::RemoteViews;
 use beam_wire::env::Env;
 use beam_wire::env::dns::Resolver;
 use beam_wire::message::hello::Hello;
@@ -24,6 +25,8 @@ use tempfile::TempDir;
 
 /// Three datacenters, one log node in each; `a` leads.
 const DATACENTERS: [&str; 3] = ["a", "b", "c"];
+/// The view, in the first.
+const VIEW: &str = "view-a";
 /// How long a cluster may take to be born.
 const BORN_WITHIN: Duration = Duration::from_secs(60);
 /// How long one append may take while a log is filled.
@@ -41,10 +44,24 @@ pub struct Processes {
 }
 
 impl Processes {
-    /// Starts them, and waits until they take appends.
+    /// Starts log nodes, and waits until they take appends.
     pub async fn start() -> Result<Processes> {
+        Processes::start_with("").await
+    }
+
+    /// As [`Processes::start`], with a view that holds all points, and sends so many MiB a second at most to those that
+    /// copy from it.
+    pub async fn start_with_view(copy_mib_per_second: Option<u32>) -> Result<Processes> {
+        let address = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+        let rate = copy_mib_per_second.map_or(String::new(), |mib| format!("[view]\ncopy_mib_per_second = {mib}\n"));
+        let view =
+            format!("[[node]]\nname = \"{VIEW}\"\ndatacenter = \"a\"\nroles = [\"view\"]\naddress = \"{address}\"\n");
+        Processes::start_with(&(rate + &view)).await
+    }
+
+    async fn start_with(more: &str) -> Result<Processes> {
         let home = tempfile::tempdir()?;
-        let text = topology_text("")?;
+        let text = topology_text(more)?;
         let topology = Topology::parse(&text, "topology.toml")?;
         std::fs::write(home.path().join("topology.toml"), text)?;
         let bare = Env::real(Arc::new(Resolver::new(&[])?));
@@ -54,7 +71,7 @@ impl Processes {
         beam_certs::ensure(&bare, &home.path().join("certs"), &topology.cluster, &identities)?;
         let env = Env::real(Arc::new(Resolver::new(&[dns.address()])?)).child("bench");
         let mut processes = Processes { env, topology, home, running: BTreeMap::new(), _dns: dns };
-        for name in processes.names() {
+        for name in processes.topology.nodes.iter().map(|n| n.name.clone()).collect::<Vec<_>>() {
             processes.run(&name)?;
         }
         until_led_by_first(&processes.env, &processes.log(0)?, &processes.topology).await?;
@@ -105,6 +122,13 @@ impl Processes {
         Ok(())
     }
 
+    /// The views, as an operator in the first datacenter sees them.
+    pub fn views(&self) -> Result<RemoteViews> {
+        let datacenter = &self.topology.datacenters[0];
+        let (peers, directory) = caller(&self.env, &self.certs(), &self.topology, Role::View)?;
+        Ok(RemoteViews::start(&self.env, peers, directory, datacenter.clone()))
+    }
+
     /// The log, as an operator in the datacenter of this number sees it.
     pub fn log(&self, datacenter: usize) -> Result<RemoteLog> {
         log(&self.env, &self.certs(), &self.topology, &self.topology.datacenters[datacenter])
@@ -113,7 +137,7 @@ impl Processes {
 
 impl Drop for Processes {
     fn drop(&mut self) {
-        for name in self.names() {
+        for name in self.running.keys().cloned().collect::<Vec<_>>() {
             if let Err(e) = self.kill(&name) {
                 eprintln!("{name} may still run: {e}");
             }
@@ -147,14 +171,19 @@ fn topology_text(more: &str) -> Result<String> {
 
 /// The log, as an operator in a datacenter sees it.
 pub fn log(env: &Env, certs: &Path, topology: &Topology, datacenter: &Name) -> Result<RemoteLog> {
+    let (peers, directory) = caller(env, certs, topology, Role::Log)?;
+    Ok(RemoteLog::new(env, peers, directory, datacenter.clone()))
+}
+
+/// An operator's connections to all nodes of a role.
+fn caller(env: &Env, certs: &Path, topology: &Topology, role: Role) -> Result<(Peers, Directory)> {
     let tls = Credentials::load(certs, "admin")?.tls(env)?;
     let here: SocketAddr = "127.0.0.1:0".parse()?;
     let mine = tls.identity.clone();
     let endpoint = Endpoint::open(env, here, tls, EndpointOptions::wan(env.random()).at(here))?;
     let peers = Peers::start(env.clone(), endpoint, Arc::new(Caller(Hello::of(&mine, env.random_u64()))));
     let (datacenters, options) = (topology.datacenters.clone(), DirectoryOptions::default());
-    let directory = Directory::start(env, &topology.zone, datacenters, &[Role::Log], options);
-    Ok(RemoteLog::new(env, peers, directory, datacenter.clone()))
+    Ok((peers, Directory::start(env, &topology.zone, datacenters, &[role], options)))
 }
 
 /// Waits until the first log node leads, and returns its name.

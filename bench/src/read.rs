@@ -129,7 +129,7 @@ fn read_through(files: &[PathBuf]) -> Result<u64> {
 }
 
 /// Bytes through one stream, in megabytes a second.
-async fn raw_quic(processes: &Processes, bytes: u64) -> Result<f64> {
+pub async fn raw_quic(processes: &Processes, bytes: u64) -> Result<f64> {
     let env = &processes.env;
     let node = &processes.names()[0];
     let tls = Credentials::load(&processes.certs(), node.as_str())?.tls(env)?;

@@ -341,13 +341,8 @@ fn hot(index: &dyn Engine) -> Result<Hot> {
     for number in 0..HOT {
         let at = LogIndex(1 << 40 | number);
         let deletes = number.is_multiple_of(2);
-        let changes = ORDERS.map(|order| Change {
-            order,
-            fact: hot,
-            live: (!deletes).then_some(at),
-            past: deletes.then(|| (at, LogIndex(at.0.saturating_sub(1)))),
-        });
-        index.write(&changes)?;
+        let past = deletes.then(|| (at, LogIndex(at.0.saturating_sub(1))));
+        index.change(&hot, (!deletes).then_some(at), past)?;
     }
     let seconds = began.elapsed().as_secs_f64();
     let median = |prefix: &dyn Fn(u64) -> Key| -> Result<f64> {

@@ -8,7 +8,7 @@ use beam_node::remote::view::RemoteViews;
 use beam_node::verify::compare::What;
 use beam_node::verify::{Report, verify};
 use beam_node::view::keys::{self, Order};
-use beam_node::view::store::{Batch, Store, StoreOptions};
+use beam_node::view::store::{Batch, Heat, Store, StoreOptions};
 use beam_tests::SimCluster;
 use beam_wire::env::Env;
 use beam_wire::env::sim::SimWorld;
@@ -187,7 +187,8 @@ fn a_view_whose_disk_has_rotted_is_found_and_made_anew() {
             story.all_agree(true).await.context("at the beginning, on disk")?;
 
             let victim = name("view-va-1a");
-            let lose = story.batch(&victim, |store, batch| batch.remove_live(Order::Spog, &first_fact(store)));
+            let lose =
+                story.batch(&victim, |store, batch| batch.put_live(Order::Spog, &first_fact(store), None, Heat::Cold));
             story.tamper(&victim, lose).await?;
             story.all_agree(false).await.context("what was applied is not touched")?;
             let report = story.verify(true).await;
@@ -230,7 +231,7 @@ fn a_view_that_has_applied_something_else_is_named_by_the_others() {
             let forge = story.batch(&odd, |store, batch| {
                 let fact = first_fact(store);
                 let named = fact.graph != TermId::DEFAULT_GRAPH;
-                [Order::Spog, Order::Posg].into_iter().for_each(|order| batch.remove_live(order, &fact));
+                [Order::Spog, Order::Posg].into_iter().for_each(|order| batch.put_live(order, &fact, None, Heat::Cold));
                 batch.put_count(&fact.predicate, named, store.count(&fact.predicate, named).unwrap() - 1);
                 let mut progress = store.progress().unwrap();
                 progress.facts -= 1;

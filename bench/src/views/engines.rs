@@ -2,11 +2,12 @@
 
 use anyhow::{Context, Result};
 use beam_node::view::keys::{Key, Order, write_index};
-use beam_node::view::store::{Store, StoreOptions};
+use beam_node::view::store::{Deletions, Heat, Store, StoreOptions};
 use beam_wire::message::view::Served;
 use beam_wire::{Fact, LogIndex, Range, Space};
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 use std::path::Path;
+use std::sync::Mutex;
 
 /// Every order of a view that holds all facts.
 pub const ORDERS: [Order; 3] = [Order::Spog, Order::Posg, Order::Opsg];
@@ -28,6 +29,8 @@ pub trait Engine: Send + Sync {
     fn live(&self, order: Order, facts: &[Fact]) -> Result<usize>;
     /// Makes changes, all or none, readable at once. Safe from a kill of the process.
     fn write(&self, changes: &[Change]) -> Result<()>;
+    /// Changes one fact in every order, as a view at the end of its log does.
+    fn change(&self, fact: &Fact, live: Option<LogIndex>, past: Option<(LogIndex, LogIndex)>) -> Result<()>;
     /// How many live facts begin with each prefix, of one version.
     fn count(&self, order: Order, prefixes: &[Key]) -> Result<u64>;
     /// Makes all that was written durable.
@@ -40,7 +43,8 @@ pub fn open(engine: super::Name, directory: &Path, cache_bytes: u64) -> Result<B
         super::Name::Fjall => {
             let options = StoreOptions { cache_bytes, ..StoreOptions::default() };
             let serves = [Space::Subject, Space::Object].map(|space| Served { space, range: Range::ALL });
-            Box::new(Store::open(directory, &"bench".parse()?, &serves, &options)?)
+            let store = Store::open(directory, &"bench".parse()?, &serves, &options)?;
+            Box::new(View { store, deletions: Mutex::new(Deletions::new()) })
         }
         super::Name::Redb => {
             std::fs::create_dir_all(directory)?;
@@ -53,22 +57,24 @@ pub fn open(engine: super::Name, directory: &Path, cache_bytes: u64) -> Result<B
     })
 }
 
-impl Engine for Store {
+struct View {
+    store: Store,
+    deletions: Mutex<Deletions>,
+}
+
+impl Engine for View {
     fn live(&self, order: Order, facts: &[Fact]) -> Result<usize> {
         let mut live = 0;
         for fact in facts {
-            live += usize::from(Store::live(self, order, fact)?.is_some());
+            live += usize::from(self.store.find(order, fact)?.live.is_some());
         }
         Ok(live)
     }
 
     fn write(&self, changes: &[Change]) -> Result<()> {
-        let mut batch = self.batch();
+        let mut batch = self.store.batch();
         for Change { order, fact, live, past } in changes {
-            match live {
-                Some(inserted) => batch.put_live(*order, fact, *inserted),
-                None => batch.remove_live(*order, fact),
-            }
+            batch.put_live(*order, fact, *live, Heat::Cold);
             if let Some((deleted, inserted)) = past {
                 batch.put_past(*order, fact, *deleted, *inserted);
             }
@@ -76,8 +82,28 @@ impl Engine for Store {
         Ok(batch.commit()?)
     }
 
+    fn change(&self, fact: &Fact, live: Option<LogIndex>, past: Option<(LogIndex, LogIndex)>) -> Result<()> {
+        let mut deletions = self.deletions.lock().expect("nothing panics while it holds this");
+        let heat = match self.store.find(Order::Spog, fact)?.hot {
+            true => Heat::Hot,
+            false if past.is_some() && deletions.count(1) => Heat::Rising,
+            false => Heat::Cold,
+        };
+        let mut batch = self.store.batch();
+        for order in ORDERS {
+            batch.put_live(order, fact, live, heat);
+            if let Some((deleted, inserted)) = past {
+                batch.put_past(order, fact, deleted, inserted);
+            }
+        }
+        if let Some(since) = live.or(past.map(|(deleted, _)| deleted)).filter(|_| heat != Heat::Cold) {
+            batch.put_hot(fact, live.is_some(), since);
+        }
+        Ok(batch.commit()?)
+    }
+
     fn count(&self, order: Order, prefixes: &[Key]) -> Result<u64> {
-        let snapshot = self.snapshot();
+        let snapshot = self.store.snapshot();
         let mut count = 0;
         for prefix in prefixes {
             for row in snapshot.live_prefix(order, prefix) {
@@ -89,7 +115,7 @@ impl Engine for Store {
     }
 
     fn persist(&self) -> Result<()> {
-        Ok(Store::persist(self)?)
+        Ok(self.store.persist()?)
     }
 }
 
@@ -159,6 +185,10 @@ impl Engine for Redb {
     /// view could make good from the log.
     fn write(&self, changes: &[Change]) -> Result<()> {
         self.commit(changes, Durability::None)
+    }
+
+    fn change(&self, fact: &Fact, live: Option<LogIndex>, past: Option<(LogIndex, LogIndex)>) -> Result<()> {
+        self.write(&ORDERS.map(|order| Change { order, fact: *fact, live, past }))
     }
 
     fn count(&self, order: Order, prefixes: &[Key]) -> Result<u64> {

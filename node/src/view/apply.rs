@@ -15,14 +15,14 @@ use super::keys::Order;
 use super::outcomes::{Outcome, Outcomes};
 use super::recent::{Deleted, Recent};
 use super::scan;
-use super::store::{Batch, Progress, StorageError, Store};
+use super::store::{Batch, Deletions, Heat, Progress, StorageError, Store, orders};
 use super::sums::{self, Cells, Changes, Sums};
 use super::terms::KnownTerms;
 use super::verdict::{Change, Judged, Slots, UnknownFormat, Verdicts};
-use beam_wire::command::{Begin, Verdict};
+use beam_wire::command::{AccessPath, Begin, Verdict};
 use beam_wire::message::log::Entry;
 use beam_wire::message::view::Served;
-use beam_wire::{Epoch, Fact, LogIndex, Name, Point, Range, Space, TermId, codec};
+use beam_wire::{Epoch, Fact, LogIndex, Name, Range, Space, TermId, codec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -55,6 +55,9 @@ pub const HISTORY: u64 = 1_000_000;
 
 /// Judging so many entries again, at a restart, takes seconds.
 pub const CHECKPOINT_INDEXES: u64 = 65_536;
+
+/// Hot facts that become like others again at a time: in a millisecond or so.
+const COOLED_MAX: usize = 256;
 
 /// Why a view cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +127,7 @@ pub struct Applier {
     /// Bytes of bodies since the last checkpoint.
     unsaved_bytes: u64,
     known_terms: KnownTerms,
+    deletions: Deletions,
     subject_writes: Vec<Write>,
     object_writes: Vec<Write>,
     cells: Cells,
@@ -137,20 +141,38 @@ pub struct Applier {
 #[derive(Clone, Copy)]
 struct Write {
     fact: Fact,
-    /// Where it lies in the space.
-    point: Point,
+    /// The cells of the subject and of the object space that it lies in, of those that the view holds.
+    cells: [Option<u32>; 2],
     index: LogIndex,
     insert: bool,
 }
 
-/// What a run leaves of one space.
+/// What a run leaves of some facts.
 #[derive(Default)]
 struct Folded {
-    /// Facts that are live since then, or not any more.
-    live: Vec<(Fact, Option<LogIndex>)>,
-    past: Vec<Deleted>,
+    live: Vec<Row>,
+    past: Vec<Past>,
     /// How many more facts are live, per predicate in the default graph (false) or a named one.
     counts: BTreeMap<(TermId, bool), i64>,
+}
+
+/// A fact that is live since then, or not any more.
+#[derive(Clone, Copy)]
+struct Row {
+    fact: Fact,
+    live: Option<LogIndex>,
+    /// The entry that left it so.
+    since: LogIndex,
+    heat: Heat,
+    /// Whether the view holds it in the object space.
+    by_object: bool,
+}
+
+/// A version that is past now.
+#[derive(Clone, Copy)]
+struct Past {
+    version: Deleted,
+    by_object: bool,
 }
 
 impl Applier {
@@ -183,6 +205,7 @@ impl Applier {
             progress,
             unsaved_bytes: 0,
             known_terms: KnownTerms::new(),
+            deletions: Deletions::new(),
             subject_writes: Vec::new(),
             object_writes: Vec::new(),
         };
@@ -228,14 +251,18 @@ impl Applier {
                 let outcomes = self.shared.outcomes();
                 checkpoint::write(&mut batch, &mut self.verdicts, &outcomes, self.checkpoint);
             }
+            let mut raised = false;
             if last > self.progress.applied {
                 self.progress.applied = last;
                 self.progress.rules = self.verdicts.rules().cloned();
-                self.raise_oldest();
+                raised = self.raise_oldest();
             }
             batch.put_progress(&self.progress);
             self.write_sums(&mut batch);
             batch.commit()?;
+            if raised {
+                self.cool()?;
+            }
             if due {
                 self.checkpoint = last;
                 self.unsaved_bytes = 0;
@@ -257,11 +284,27 @@ impl Applier {
 
     /// Gives up the oldest versions, a sixteenth of the history at a time: readers of the oldest are
     /// told so, and only after this is durable are they dropped.
-    fn raise_oldest(&mut self) {
+    fn raise_oldest(&mut self) -> bool {
         let oldest = self.progress.applied.0.saturating_sub(self.options.history);
-        if oldest > self.progress.oldest.0 + self.options.history / 16 {
+        let raise = oldest > self.progress.oldest.0 + self.options.history / 16;
+        if raise {
             self.progress.oldest = LogIndex(oldest);
         }
+        raise
+    }
+
+    /// Puts facts that were hot once, and have not changed for a whole history, back among all others.
+    fn cool(&self) -> Result<(), StorageError> {
+        let mut batch = self.store.batch();
+        for (fact, live) in self.store.cooled(self.progress.oldest, COOLED_MAX)? {
+            for (space, id) in [(Space::Subject, &fact.subject), (Space::Object, &fact.object)] {
+                if self.held.contains(space, id.point()) {
+                    orders(space).iter().for_each(|order| batch.put_live(*order, &fact, live, Heat::Cold));
+                }
+            }
+            batch.remove_hot(&fact);
+        }
+        batch.commit()
     }
 
     /// Judges every entry. Returns what is to be applied; a restarted view has applied some already.
@@ -350,67 +393,86 @@ impl Applier {
     }
 
     fn write_facts(&mut self, batch: &mut Batch<'_>, changes: &[(LogIndex, Box<Change>)]) -> Result<(), StorageError> {
-        let (mut subject, mut object) =
+        let (mut by_subject, mut by_object) =
             (std::mem::take(&mut self.subject_writes), std::mem::take(&mut self.object_writes));
         for (index, change) in changes {
             let deletes = change.transact.deletes.iter().map(|fact| (fact, false));
             let inserts = change.transact.inserts.iter().map(|fact| (fact, true));
             for (fact, insert) in deletes.chain(inserts) {
-                let (s, o) = (change.points[fact.subject as usize], change.points[fact.object as usize]);
-                let write = Write { fact: fact.fact(&change.ids), point: s, index: *index, insert };
-                if self.held.contains(Space::Subject, s) {
-                    subject.push(write);
-                }
-                if self.held.contains(Space::Object, o) {
-                    object.push(Write { point: o, ..write });
+                let cell = |space, term: u32| {
+                    let point = change.points[term as usize];
+                    self.held.contains(space, point).then(|| self.cells.number(space, point) as u32)
+                };
+                let cells = [cell(Space::Subject, fact.subject), cell(Space::Object, fact.object)];
+                let write = Write { fact: fact.fact(&change.ids), cells, index: *index, insert };
+                // What the view holds in both spaces is looked up in one.
+                match cells {
+                    [Some(_), _] => by_subject.push(write),
+                    [None, Some(_)] => by_object.push(write),
+                    [None, None] => {}
                 }
             }
         }
-        if !subject.is_empty() {
-            let folded = self.fold(Space::Subject, Order::Spog, &mut subject)?;
-            self.write_counts(batch, &folded)?;
-            self.write_order(batch, Order::Spog, folded, Some(Order::Posg), 0);
+        let mut of_subjects = self.fold(Order::Spog, &mut by_subject)?;
+        let mut of_objects = self.fold(Order::Opsg, &mut by_object)?;
+        self.write_counts(batch, &of_subjects)?;
+        for row in of_subjects.live.iter().chain(&of_objects.live).filter(|row| row.heat != Heat::Cold) {
+            batch.put_hot(&row.fact, row.live.is_some(), row.since);
         }
-        if !object.is_empty() {
-            let folded = self.fold(Space::Object, Order::Opsg, &mut object)?;
-            self.write_order(batch, Order::Opsg, folded, None, 1);
+        of_objects.live.extend(of_subjects.live.iter().filter(|row| row.by_object));
+        of_objects.past.extend(of_subjects.past.iter().filter(|past| past.by_object));
+        self.write_order(batch, Order::Spog, &mut of_subjects);
+        self.write_order(batch, Order::Posg, &mut of_subjects);
+        self.write_order(batch, Order::Opsg, &mut of_objects);
+        // Before the batch is committed: a reader that sees the batch must find its deletions here.
+        for (space, mut folded) in [of_subjects, of_objects].into_iter().enumerate() {
+            folded.past.sort_by_key(|past| past.version.deleted);
+            self.shared.recent(space).add(folded.past.into_iter().map(|past| past.version));
         }
-        subject.clear();
-        object.clear();
-        (self.subject_writes, self.object_writes) = (subject, object);
+        by_subject.clear();
+        by_object.clear();
+        (self.subject_writes, self.object_writes) = (by_subject, by_object);
         Ok(())
     }
 
     /// What the writes leave, in the order of their keys.
-    fn fold(&mut self, space: Space, order: Order, writes: &mut [Write]) -> Result<Folded, StorageError> {
+    fn fold(&mut self, order: Order, writes: &mut [Write]) -> Result<Folded, StorageError> {
         writes.sort_unstable_by(|a, b| {
             compare(order, &a.fact, &b.fact).then(a.index.cmp(&b.index)).then(a.insert.cmp(&b.insert))
         });
         let mut folded = Folded::default();
         for writes in writes.chunk_by(|a, b| a.fact == b.fact) {
-            let Write { fact, point, .. } = writes[0];
-            let cell = self.cells.number(space, point);
-            let before = self.store.live(order, &fact)?;
-            let mut live = before;
+            let Write { fact, cells, .. } = writes[0];
+            let (cells, by_object) = (cells.into_iter().flatten().map(|cell| cell as usize), cells[1].is_some());
+            let found = self.store.find(order, &fact)?;
+            let (mut live, mut since, mut rises) = (found.live, LogIndex(0), false);
             for of_entry in writes.chunk_by(|a, b| a.index == b.index) {
                 // Within an entry deletes come before inserts, so its last write is what it leaves.
                 let Write { index, insert, .. } = of_entry[of_entry.len() - 1];
                 match (live, insert) {
                     (None, true) => {
-                        self.changes.add(index, cell, sums::of_fact(&fact, index));
-                        live = Some(index);
+                        let sum = sums::of_fact(&fact, index);
+                        cells.clone().for_each(|cell| self.changes.add(index, cell, sum));
+                        (live, since) = (Some(index), index);
                     }
                     (Some(inserted), false) => {
-                        self.changes.take(index, cell, sums::of_fact(&fact, inserted));
-                        folded.past.push(Deleted { fact, deleted: index, inserted });
-                        live = None;
+                        let sum = sums::of_fact(&fact, inserted);
+                        cells.clone().for_each(|cell| self.changes.take(index, cell, sum));
+                        folded.past.push(Past { version: Deleted { fact, deleted: index, inserted }, by_object });
+                        rises |= self.deletions.count(hash(&fact));
+                        (live, since) = (None, index);
                     }
                     (Some(_), true) | (None, false) => {}
                 }
             }
-            if live != before {
-                folded.live.push((fact, live));
-                let change = i64::from(live.is_some()) - i64::from(before.is_some());
+            if live != found.live {
+                let heat = match found.hot {
+                    true => Heat::Hot,
+                    false if rises => Heat::Rising,
+                    false => Heat::Cold,
+                };
+                folded.live.push(Row { fact, live, since, heat, by_object });
+                let change = i64::from(live.is_some()) - i64::from(found.live.is_some());
                 if change != 0 {
                     let named = fact.graph != TermId::DEFAULT_GRAPH;
                     *folded.counts.entry((fact.predicate, named)).or_default() += change;
@@ -433,32 +495,16 @@ impl Applier {
         Ok(())
     }
 
-    fn write_order(
-        &self,
-        batch: &mut Batch<'_>,
-        order: Order,
-        mut folded: Folded,
-        second: Option<Order>,
-        space: usize,
-    ) {
-        for order in std::iter::once(order).chain(second) {
-            if Some(order) == second {
-                folded.live.sort_unstable_by(|a, b| compare(order, &a.0, &b.0));
-                folded.past.sort_unstable_by(|a, b| compare(order, &a.fact, &b.fact));
-            }
-            for (fact, live) in &folded.live {
-                match live {
-                    Some(inserted) => batch.put_live(order, fact, *inserted),
-                    None => batch.remove_live(order, fact),
-                }
-            }
-            for past in &folded.past {
-                batch.put_past(order, &past.fact, past.deleted, past.inserted);
-            }
+    fn write_order(&self, batch: &mut Batch<'_>, order: Order, folded: &mut Folded) {
+        folded.live.sort_unstable_by(|a, b| compare(order, &a.fact, &b.fact));
+        for Row { fact, live, heat, .. } in &folded.live {
+            batch.put_live(order, fact, *live, *heat);
         }
-        // Before the batch is committed: a reader that sees the batch must find its deletions here.
-        folded.past.sort_by_key(|past| past.deleted);
-        self.shared.recent(space).add(folded.past);
+        // Versions of one fact may come in any order: their keys differ.
+        folded.past.sort_unstable_by(|a, b| compare(order, &a.version.fact, &b.version.fact));
+        for Past { version: Deleted { fact, deleted, inserted }, .. } in &folded.past {
+            batch.put_past(order, fact, *deleted, *inserted);
+        }
     }
 
     /// Takes the run's changes into the sums, and writes those that are others now.
@@ -486,6 +532,11 @@ impl Applier {
             }
         }
     }
+}
+
+/// By which deletions of a fact are counted.
+fn hash(fact: &Fact) -> u64 {
+    AccessPath::SubjectPredicateObject(fact.subject, fact.predicate, fact.object).hash()
 }
 
 fn compare(order: Order, a: &Fact, b: &Fact) -> std::cmp::Ordering {

@@ -6,6 +6,7 @@ use super::carousel::Carousel;
 use super::checkpoint;
 use super::damage::{Replacement, replacement};
 use super::follow::{FollowError, follow};
+use super::prune::prune_regularly;
 use super::serve::{Desk, SLICES_MAX};
 use super::status::Board;
 use super::store::{OpenError, StorageError, Store, StoreOptions};
@@ -114,6 +115,7 @@ pub struct Instance {
     desk: Arc<RwLock<Option<Desk>>>,
     following: Mutex<Option<Task>>,
     _scanning: Option<Task>,
+    _pruning: Task,
 }
 
 /// Where other views are found, to copy from.
@@ -170,8 +172,9 @@ impl Instance {
             let scanning = scan_regularly(env.clone(), every, board.clone(), Arc::clone(&desk));
             env.tasks().serve("view.scan", scanning)
         });
+        let pruning = env.tasks().serve("view.prune", prune_regularly(env.clone(), Arc::clone(&desk)));
         let following = Mutex::new(Some(following));
-        Ok(Arc::new(Instance { env: env.clone(), board, desk, following, _scanning: scanning }))
+        Ok(Arc::new(Instance { env: env.clone(), board, desk, following, _scanning: scanning, _pruning: pruning }))
     }
 
     /// How it is.
@@ -399,6 +402,7 @@ impl Life {
         let opening = move || {
             // A view that was killed may have left some of it to the operating system only.
             opened.persist()?;
+            opened.let_go(opened.progress()?.oldest);
             Applier::open(opened, apply)
         };
         let applier = self.env.blocking(opening).await?;

@@ -11,7 +11,7 @@
 //! A view without data, or whose log was discarded beneath it, first copies what others hold ([`boot`]),
 //! from the one scan that each of them turns for all who ride ([`carousel`], [`copy`]).
 //! [`sums`] are hashes of what was applied, [`scan`] reads whether that is what lies on the disk, [`verify`] tells both,
-//! and a view that is found damaged begins anew ([`damage`]).
+//! and a view that is found damaged begins anew ([`damage`]). What nobody may read any more is removed ([`prune`]).
 //!
 //! What is promised:
 //! - a view that is killed resumes exactly where it was; after a power loss, from somewhere earlier,
@@ -24,8 +24,7 @@
 //! What it never does: read a clock while it applies, ask another view about anything but a copy, write to
 //! the log, or answer for points that it does not hold.
 //!
-//! Missing: a copy is not compared with the hashes of those that it was made from; `beam verify` does that. Versions that
-//! are too old to be read leave the disk only as compaction comes across them.
+//! Missing: a copy is not compared with the hashes of those that it was made from; `beam verify` does that.
 
 pub mod apply;
 pub mod boot;
@@ -40,6 +39,7 @@ pub mod intervals;
 pub mod keys;
 pub mod lookup;
 pub mod outcomes;
+mod prune;
 pub mod recent;
 pub mod role;
 mod scan;

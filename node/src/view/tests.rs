@@ -19,6 +19,9 @@ use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+mod faults;
+mod versions;
+
 pub(super) fn all(range: Range) -> Vec<Served> {
     Space::ALL.iter().map(|space| Served { space: *space, range }).collect()
 }
@@ -35,15 +38,18 @@ pub(super) fn open_with(
 ) -> (Store, Applier) {
     let options = StoreOptions { cache_bytes: 1 << 20, memtable_bytes: 1 << 20, write_bytes: 4 << 20 };
     let store = Store::open(directory, &model::cluster(), serves, &options).unwrap();
-    let options = ApplyOptions {
+    let applier = Applier::open(store.clone(), apply_options(serves, checkpoint_indexes, history)).unwrap();
+    (store, applier)
+}
+
+fn apply_options(serves: &[Served], checkpoint_indexes: u64, history: u64) -> ApplyOptions {
+    ApplyOptions {
         cluster: model::cluster(),
         serves: serves.to_vec(),
         format: beam_wire::command::FORMAT,
         history,
         checkpoint_indexes,
-    };
-    let applier = Applier::open(store.clone(), options).unwrap();
-    (store, applier)
+    }
 }
 
 pub(super) fn run(entries: &[Entry], next: LogIndex, until: u64) -> Run {
@@ -256,56 +262,6 @@ proptest! {
     }
 }
 
-/// A log in which one fact comes and goes, and each state of it is one index.
-fn toggling(times: u64) -> Model {
-    let mut model = Model::new();
-    model.begin(1_000_000);
-    let quad = ([model::term('s', 0), model::term('p', 0), model::term('o', 0)], None);
-    for i in 1..times {
-        let id = TransactionId { born: LogIndex(i), random: u128::from(i) };
-        let mut attempt = Attempt { id, read_index: i, reads: vec![], epoch: 1, deletes: vec![], inserts: vec![] };
-        if i % 2 == 1 { &mut attempt.inserts } else { &mut attempt.deletes }.push(quad.clone());
-        model.add(attempt.entry(), None);
-    }
-    model
-}
-
-/// Near the head deletions are in memory; further back a few seeks pass over all versions.
-#[test]
-fn a_fact_that_changed_often_is_found_as_fast_as_any() {
-    const TIMES: u64 = 20_000;
-    let (model, directory, serves) = (toggling(TIMES), tempfile::tempdir().unwrap(), all(Range::ALL));
-    let (mut store, mut applier) = open(directory.path(), &serves, u64::MAX);
-    for until in (500..=TIMES).step_by(500) {
-        applier.apply(&run(&model.entries, applier.next(), until)).unwrap();
-    }
-    let [s, p, o] = [('s', 0), ('p', 0), ('o', 0)].map(|(kind, i)| TermId::of(&model::term(kind, i)));
-    let exact = Pattern { subject: Some(s), predicate: Some(p), object: Some(o), graph: GraphPattern::Default };
-    let patterns = [exact, Pattern { object: None, ..exact }, Pattern { subject: None, ..exact }];
-    for memory in [true, false] {
-        if !memory {
-            drop((store, applier));
-            (store, applier) = open(directory.path(), &serves, u64::MAX);
-        }
-        for index in [TIMES, TIMES - 1, TIMES - 2, TIMES - 999, TIMES / 2, TIMES / 2 + 1, 3, 2] {
-            for pattern in patterns {
-                let request = Request {
-                    at: At::Exact(model::version(index)),
-                    space: Space::Subject,
-                    range: Range::ALL,
-                    patterns: &[pattern],
-                    limit: u64::MAX,
-                };
-                let mut lookup = Lookup::open(&store, applier.shared(), &Held::new(&serves), &request).unwrap();
-                let slice = lookup.slice().unwrap();
-                assert!(slice.done);
-                assert_eq!(slice.facts.len() as u64, (index + 1) % 2, "at {index}");
-                assert!(lookup.visited() < 60, "{} keys for {pattern:?} at {index}", lookup.visited());
-            }
-        }
-    }
-}
-
 /// A view restarts behind its facts, at its checkpoint. If an epoch began in between that it knows nothing of, it
 /// has applied what the log has lost.
 #[test]
@@ -341,50 +297,6 @@ fn a_view_that_knows_more_than_the_log_has_kept_stops() {
     assert_eq!(adopted.progress.rules.unwrap().epoch, beam_wire::Epoch(9));
     let refused = restarted(5).unwrap_err().to_string();
     assert!(refused.contains("up to 6 of epoch 1, but epoch 9 began after entry 5"), "{refused}");
-}
-
-#[test]
-fn versions_older_than_the_history_are_refused_and_dropped() {
-    const HISTORY: u64 = 32;
-    let (model, directory, serves) = (Model::random(5, 400), tempfile::tempdir().unwrap(), all(Range::ALL));
-    let (store, mut applier) = open_with(directory.path(), &serves, 50, HISTORY);
-    let mut chance = StdRng::seed_from_u64(5);
-    let everything = Pattern { subject: None, predicate: None, object: None, graph: GraphPattern::Any };
-    let at = |index| Request {
-        at: At::Exact(model::version(index)),
-        space: Space::Subject,
-        range: Range::ALL,
-        patterns: std::slice::from_ref(&everything),
-        limit: u64::MAX,
-    };
-    while applier.next().0 <= 400 {
-        let until = (applier.next().0 + chance.random_range(0..12)).min(400);
-        let oldest = applier.apply(&run(&model.entries, applier.next(), until)).unwrap().progress.oldest.0;
-        assert!(oldest <= until.saturating_sub(HISTORY));
-        for index in (oldest.max(model.genesis_at().unwrap())..=until).step_by(7) {
-            compare(&model, &store, &applier, &serves, index, &mut chance);
-        }
-    }
-    let oldest = applier.applied().progress.oldest.0;
-    assert!(oldest >= 400 - HISTORY - HISTORY / 16 - 12, "oldest {oldest}");
-    let refused = |index| match Lookup::open(&store, applier.shared(), &Held::new(&serves), &at(index)) {
-        Err(LookupError::Call(e)) => e.code,
-        _ => panic!("version {index} was not refused"),
-    };
-    assert_eq!(refused(oldest - 1), Code::TooOld);
-    assert_eq!(refused(401), Code::Ahead);
-
-    // A look-up that began before the oldest version rose must not miss what was dropped since.
-    let before = store.past_count(Order::Spog);
-    let mut slow = Lookup::open(&store, applier.shared(), &Held::new(&serves), &at(oldest)).unwrap();
-    store.let_go(LogIndex(oldest + 1));
-    assert!(matches!(slow.slice(), Err(LookupError::Call(e)) if e.code == Code::TooOld));
-    store.compact().unwrap();
-    let after = store.past_count(Order::Spog);
-    assert!(after < before / 4, "{after} of {before} past versions are left");
-    for index in oldest + 1..=400 {
-        compare(&model, &store, &applier, &serves, index, &mut chance);
-    }
 }
 
 /// Counters and counted facts agree with the model, and stop at the limit.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::view::apply::Applier;
 use crate::view::model::Model;
-use crate::view::store::Batch;
+use crate::view::store::{Batch, Heat};
 use crate::view::tests::{all, open_with, run};
 use beam_wire::Range;
 use beam_wire::message::view::KeyInterval;
@@ -50,7 +50,7 @@ fn live(store: &Store, order: Order) -> (Fact, LogIndex) {
 #[test]
 fn a_lost_fact_is_found_in_every_order() {
     for order in [Order::Spog, Order::Posg, Order::Opsg] {
-        let said = found(|store, batch| batch.remove_live(order, &live(store, order).0));
+        let said = found(|store, batch| batch.put_live(order, &live(store, order).0, None, Heat::Cold));
         assert!(
             said.starts_with("there are ") && said.contains(&format!("the live facts ({})", order.name())),
             "{said}"
@@ -63,7 +63,7 @@ fn a_fact_of_another_version_is_found() {
     for order in [Order::Spog, Order::Posg, Order::Opsg] {
         let said = found(|store, batch| {
             let (fact, inserted) = live(store, order);
-            batch.put_live(order, &fact, LogIndex(inserted.0 ^ 1));
+            batch.put_live(order, &fact, Some(LogIndex(inserted.0 ^ 1)), Heat::Cold);
         });
         assert!(said.contains("are not those that were written in the live facts"), "{said}");
     }
@@ -74,7 +74,7 @@ fn a_fact_that_was_never_written_is_found() {
     let said = found(|store, batch| {
         let (mut fact, inserted) = live(store, Order::Spog);
         fact.object.0[16] ^= 1;
-        batch.put_live(Order::Spog, &fact, inserted);
+        batch.put_live(Order::Spog, &fact, Some(inserted), Heat::Cold);
     });
     assert!(said.contains("the live facts (spog)"), "{said}");
     let elsewhere = |id: &TermId| id.point() < HELD.first;
@@ -83,7 +83,7 @@ fn a_fact_that_was_never_written_is_found() {
         while !elsewhere(&fact.object) {
             fact.object.0[16] = fact.object.0[16].wrapping_add(1);
         }
-        batch.put_live(Order::Opsg, &fact, inserted);
+        batch.put_live(Order::Opsg, &fact, Some(inserted), Heat::Cold);
     });
     assert!(said.contains("what lies at other points"), "{said}");
 }
