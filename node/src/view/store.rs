@@ -182,6 +182,8 @@ const PROGRESS: &[u8] = b"progress";
 const UNFINISHED: &[u8] = b"unfinished";
 const SUMMED: &[u8] = b"summed";
 const SUM: &[u8] = b"sum/";
+/// Written with every batch; its value says nothing.
+const BATCH: &[u8] = b"batch";
 const LIVE: &str = "live-";
 const PAST: &str = "past-";
 /// Open files of one view: a dozen views stay below the usual limit of a process.
@@ -219,10 +221,29 @@ impl Store {
             fjall::Error::Locked => OpenError::InUse { directory: directory.into() },
             why => OpenError::Storage { directory: directory.into(), why: why.into() },
         })?;
+        store.check_journal().map_err(|why| OpenError::Storage { directory: directory.into(), why })?;
         if !directory.join(IDENTITY).exists() {
             write_durably(directory, IDENTITY, &wanted).map_err(io)?;
         }
         Ok(store)
+    }
+
+    /// The engine ends its journal at the first entry that is damaged, as if nothing had followed. What it had written
+    /// to tables by then remains, and the rest is gone: parts of the view would be of different indexes. Every batch
+    /// leaves a mark among the settings, so these are never older than any table. (A copy under way is not of one
+    /// index anyhow: what is written twice does no harm.)
+    fn check_journal(&self) -> Result<(), StorageError> {
+        let of = |keyspace: &Keyspace| keyspace.tree.get_highest_persisted_seqno();
+        let tables = self.keyspaces().filter_map(of).max();
+        if tables > self.meta.tree.get_highest_seqno() && self.unfinished()?.is_none() {
+            return Err(StorageError::Damaged("its journal ends before what its tables hold".into()));
+        }
+        Ok(())
+    }
+
+    fn keyspaces(&self) -> impl Iterator<Item = &Keyspace> {
+        let lanes = self.lanes.values().flat_map(|lane| [&lane.live, &lane.past]);
+        lanes.chain([&self.meta, &self.checkpoint, &self.counts, &self.terms, &self.hot])
     }
 
     /// The engine panics at some journals whose bits have flipped. That is damage, like what it returns as an error.
@@ -535,9 +556,7 @@ impl Store {
     /// one order, but leaves the sealing to its worker, which may be compacting while we write on.
     fn throttle(&self) -> Result<(), StorageError> {
         while self.db.write_buffer_size() > self.write_bytes {
-            let lanes = self.lanes.values().flat_map(|lane| [&lane.live, &lane.past]);
-            let all: Vec<_> =
-                lanes.chain([&self.meta, &self.checkpoint, &self.counts, &self.terms, &self.hot]).collect();
+            let all: Vec<_> = self.keyspaces().collect();
             if all.iter().all(|keyspace| keyspace.sealed_memtable_count() == 0)
                 && let Some(largest) = all.iter().max_by_key(|keyspace| keyspace.tree.active_memtable().size())
             {

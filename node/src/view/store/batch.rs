@@ -1,7 +1,7 @@
 //! Writes that become readable, and survive a kill, as one.
 
 use super::hot::{self, Heat};
-use super::{PROGRESS, Progress, SUMMED, SUMS, StorageError, Store, UNFINISHED, count_key, sum_key};
+use super::{BATCH, PROGRESS, Progress, SUMMED, SUMS, StorageError, Store, UNFINISHED, count_key, sum_key};
 use crate::view::keys::{self, Key, Order};
 use crate::view::sums::Tally;
 use beam_wire::message::view::Served;
@@ -95,7 +95,11 @@ impl<'a> Batch<'a> {
     }
 
     /// Makes all of it readable, at once, and safe from a kill.
-    pub fn commit(self) -> Result<(), StorageError> {
+    pub fn commit(mut self) -> Result<(), StorageError> {
+        if self.inner.is_empty() {
+            return Ok(());
+        }
+        self.inner.insert(&self.store.meta, BATCH, []);
         self.inner.commit()?;
         self.store.throttle()
     }
