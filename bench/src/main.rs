@@ -10,16 +10,21 @@
 //!     cargo run --release -p beam-bench -- views --facts 5000000
 //!     cargo run --release -p beam-bench -- apply
 //!     cargo run --release -p beam-bench -- carousel
+//!     cargo run --release -p beam-bench -- hedge
+//!     cargo run --release -p beam-bench -- overload
 
 mod append;
 mod apply;
 mod carousel;
 mod catch_up;
+mod cluster;
 mod entries;
 mod etcd;
 mod facts;
 mod figures;
+mod hedge;
 mod load;
+mod overload;
 mod processes;
 mod read;
 mod restart;
@@ -60,6 +65,10 @@ enum Bench {
     Read(read::Args),
     /// Let a log node that was away catch up over a long, narrow link: Mbit/s, beside the link's
     CatchUp(catch_up::Args),
+    /// Query while one of two views is stopped, slow, late or loses packets, with hedging and without
+    Hedge(hedge::Args),
+    /// Query more than the cluster can answer
+    Overload(overload::Args),
 }
 
 fn main() -> ExitCode {
@@ -88,6 +97,8 @@ fn bench() -> anyhow::Result<()> {
         Bench::Append(args) => append::run(args)?,
         Bench::Read(args) => read::run(args)?,
         Bench::CatchUp(args) => catch_up::run(args)?,
+        Bench::Hedge(args) => hedge::run(args)?,
+        Bench::Overload(args) => overload::run(args)?,
     };
     if figures.figures.is_empty() {
         // A part of a benchmark, which its other part measures.

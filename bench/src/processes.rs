@@ -1,4 +1,4 @@
-//! Nodes, each a process of its own on this machine, as production runs them: log nodes, and a view if it is asked for.
+//! Nodes, each a process of its own on this machine, as production runs them.
 
 use anyhow::{Context, Result};
 use beam_certs::Credentials;
@@ -14,6 +14,7 @@ use beam_wire::{CallError, ClientRole, Code, Identity, LogIndex, Name, Role};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{SocketAddr, UdpSocket};
@@ -34,17 +35,17 @@ const FILLED_WITHIN: Duration = Duration::from_secs(60);
 /// On their way while a log is filled.
 const FILL_BYTES_IN_FLIGHT: usize = 4 << 20;
 
-/// Three log nodes on loopback.
+/// Nodes on loopback.
 pub struct Processes {
     pub env: Env,
-    topology: Topology,
+    pub topology: Topology,
     home: TempDir,
     running: BTreeMap<Name, Child>,
     _dns: DnsServer,
 }
 
 impl Processes {
-    /// Starts log nodes, and waits until they take appends.
+    /// Starts three log nodes, and waits until they take appends.
     pub async fn start() -> Result<Processes> {
         Processes::start_with("").await
     }
@@ -52,7 +53,7 @@ impl Processes {
     /// As [`Processes::start`], with a view that holds all points, and sends so many MiB a second at most to those that
     /// copy from it.
     pub async fn start_with_view(copy_mib_per_second: Option<u32>) -> Result<Processes> {
-        let address = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+        let address = free_addresses(1)?[0];
         let rate = copy_mib_per_second.map_or(String::new(), |mib| format!("[view]\ncopy_mib_per_second = {mib}\n"));
         let view =
             format!("[[node]]\nname = \"{VIEW}\"\ndatacenter = \"a\"\nroles = [\"view\"]\naddress = \"{address}\"\n");
@@ -60,9 +61,18 @@ impl Processes {
     }
 
     async fn start_with(more: &str) -> Result<Processes> {
+        let mut processes = Processes::prepare(&topology_text(more)?).await?;
+        for name in processes.topology.nodes.iter().map(|n| n.name.clone()).collect::<Vec<_>>() {
+            processes.run(&name)?;
+        }
+        processes.until_led().await?;
+        Ok(processes)
+    }
+
+    /// The nodes of a topology, none of which runs yet, with their certificates and DNS.
+    pub async fn prepare(text: &str) -> Result<Processes> {
         let home = tempfile::tempdir()?;
-        let text = topology_text(more)?;
-        let topology = Topology::parse(&text, "topology.toml")?;
+        let topology = Topology::parse(text, "topology.toml")?;
         std::fs::write(home.path().join("topology.toml"), text)?;
         let bare = Env::real(Arc::new(Resolver::new(&[])?));
         let dns = DnsServer::start(&bare, &topology, topology.dns.servers[0]).await?;
@@ -70,12 +80,12 @@ impl Processes {
         let identities: Vec<Identity> = topology.nodes.iter().map(|n| topology.identity(n)).chain([admin]).collect();
         beam_certs::ensure(&bare, &home.path().join("certs"), &topology.cluster, &identities)?;
         let env = Env::real(Arc::new(Resolver::new(&[dns.address()])?)).child("bench");
-        let mut processes = Processes { env, topology, home, running: BTreeMap::new(), _dns: dns };
-        for name in processes.topology.nodes.iter().map(|n| n.name.clone()).collect::<Vec<_>>() {
-            processes.run(&name)?;
-        }
-        until_led_by_first(&processes.env, &processes.log(0)?, &processes.topology).await?;
-        Ok(processes)
+        Ok(Processes { env, topology, home, running: BTreeMap::new(), _dns: dns })
+    }
+
+    /// Waits until the log takes appends.
+    pub async fn until_led(&self) -> Result<()> {
+        until_led_by_first(&self.env, &self.log(0)?, &self.topology).await.map(drop)
     }
 
     /// The log nodes.
@@ -95,11 +105,22 @@ impl Processes {
 
     /// Starts one node.
     pub fn run(&mut self, name: &Name) -> Result<()> {
+        self.run_as(name, "")
+    }
+
+    /// Starts one node, whose topology says more than the others'.
+    pub fn run_as(&mut self, name: &Name, more: &str) -> Result<()> {
         let home = self.home.path();
+        let mut topology = home.join("topology.toml");
+        if !more.is_empty() {
+            let text = std::fs::read_to_string(&topology)? + more;
+            topology = home.join(format!("{name}.toml"));
+            std::fs::write(&topology, text)?;
+        }
         let child = Command::new(std::env::current_exe()?)
             .arg("node")
             .arg("--topology")
-            .arg(home.join("topology.toml"))
+            .arg(topology)
             .args(["--name", name.as_str()])
             .arg("--data")
             .arg(home.join(name.as_str()))
@@ -129,6 +150,13 @@ impl Processes {
         Ok(RemoteViews::start(&self.env, peers, directory, datacenter.clone()))
     }
 
+    /// Stops one node in the middle of what it does, or lets it go on.
+    pub fn pause(&self, name: &Name, pause: bool) -> Result<()> {
+        let child = self.running.get(name).with_context(|| format!("{name} does not run"))?;
+        let signal = if pause { Signal::STOP } else { Signal::CONT };
+        Ok(kill_process(Pid::from_child(child), signal)?)
+    }
+
     /// The log, as an operator in the datacenter of this number sees it.
     pub fn log(&self, datacenter: usize) -> Result<RemoteLog> {
         log(&self.env, &self.certs(), &self.topology, &self.topology.datacenters[datacenter])
@@ -150,10 +178,16 @@ pub fn topology(more: &str) -> Result<Topology> {
     Ok(Topology::parse(&topology_text(more)?, "topology.toml")?)
 }
 
-fn topology_text(more: &str) -> Result<String> {
+/// So many addresses of loopback where nobody listens.
+pub fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
     // All are held until each has one, so that none is given twice.
-    let sockets: Vec<UdpSocket> = (0..4).map(|_| UdpSocket::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    let addresses: Vec<SocketAddr> = sockets.iter().map(UdpSocket::local_addr).collect::<Result<_, _>>()?;
+    let sockets: Vec<UdpSocket> = (0..count).map(|_| UdpSocket::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    Ok(sockets.iter().map(UdpSocket::local_addr).collect::<Result<_, _>>()?)
+}
+
+/// Three datacenters with one log node each, and more lines at the end.
+pub fn topology_text(more: &str) -> Result<String> {
+    let addresses = free_addresses(4)?;
     let mut text = format!(
         "cluster = \"bench\"\nzone = \"bench.test\"\n[dns]\nservers = [\"{}\"]\n[log]\npreferred = \"a\"\n",
         addresses[3]
@@ -177,13 +211,17 @@ pub fn log(env: &Env, certs: &Path, topology: &Topology, datacenter: &Name) -> R
 
 /// An operator's connections to all nodes of a role.
 fn caller(env: &Env, certs: &Path, topology: &Topology, role: Role) -> Result<(Peers, Directory)> {
+    let (datacenters, options) = (topology.datacenters.clone(), DirectoryOptions::default());
+    Ok((peers(env, certs)?, Directory::start(env, &topology.zone, datacenters, &[role], options)))
+}
+
+/// An operator's connections.
+pub fn peers(env: &Env, certs: &Path) -> Result<Peers> {
     let tls = Credentials::load(certs, "admin")?.tls(env)?;
     let here: SocketAddr = "127.0.0.1:0".parse()?;
     let mine = tls.identity.clone();
     let endpoint = Endpoint::open(env, here, tls, EndpointOptions::wan(env.random()).at(here))?;
-    let peers = Peers::start(env.clone(), endpoint, Arc::new(Caller(Hello::of(&mine, env.random_u64()))));
-    let (datacenters, options) = (topology.datacenters.clone(), DirectoryOptions::default());
-    Ok((peers, Directory::start(env, &topology.zone, datacenters, &[role], options)))
+    Ok(Peers::start(env.clone(), endpoint, Arc::new(Caller(Hello::of(&mine, env.random_u64())))))
 }
 
 /// Waits until the first log node leads, and returns its name.
