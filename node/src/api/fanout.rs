@@ -16,6 +16,7 @@ use beam_wire::message::view::ViewState;
 use beam_wire::{CallError, Code, Name, Range, Space, Version};
 use futures::future::{BoxFuture, try_join_all};
 use futures::stream::{self, BoxStream, SelectAll, StreamExt};
+use standing::{Sent, blame};
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -110,25 +111,12 @@ struct Failed {
     error: CallError,
 }
 
-/// A way that was sent, as far as its view is judged by it. A way of several parts is judged part by part.
-struct Sent {
-    part: Option<Part>,
-    at: Duration,
-    heard: bool,
-}
-
 /// What happens to a way.
 enum Event<F> {
     Chunk(Vec<F>),
     End,
     Failed(Failed),
 }
-
-/// How long a view that was put out may take to answer a probe.
-const PROBE_MAX: Duration = Duration::from_secs(1);
-
-/// An answer is much too late when it takes so many times what makes a request late.
-const SLOW: u32 = 2;
 
 /// Views that may refuse a part because they have too much to do, before it is given up: asking all of them in turn would give
 /// them more.
@@ -156,27 +144,6 @@ impl<V: Views> Fanout<V> {
 
     fn ejector(&self) -> MutexGuard<'_, Ejector> {
         self.ejector.lock().expect("no holder panics")
-    }
-
-    /// What became of a request.
-    fn saw(&self, part: &Part, outcome: Outcome) {
-        // A view that must apply entries first is late because of these.
-        if !self.hedging || part.behind {
-            return;
-        }
-        let now = self.env.now() - self.started;
-        let mut ejector = self.ejector();
-        if part.out {
-            if ejector.probed(&part.view, outcome, now)
-                && let Some(view) = self.views.table().into_iter().find(|view| view.node == part.view)
-            {
-                back_in(&view, part.late_after);
-            }
-        } else if ejector.saw(&part.view, outcome, &part.rivals, now) {
-            tracing::warn!(view = %part.view, "a view is left out: it is {outcome:?} too often");
-            let known: BTreeSet<Name> = self.views.table().into_iter().map(|view| view.node).collect();
-            ejector.keep(|view| known.contains(view));
-        }
     }
 
     /// The views.
@@ -272,7 +239,7 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
                 Next::Send { way, parts, hedge: is_hedge } => {
                     debug_assert_eq!(way, found.len());
                     found.push(Vec::new());
-                    sent.push(Sent { part: only(&parts), at: self.now(), heard: false });
+                    sent.push(Sent::of(&parts, self.now()));
                     events.push(self.send(way, parts, wanted, &hedge, is_hedge));
                     continue;
                 }
@@ -320,21 +287,6 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
             if whole {
                 self.count(&mut counted, found.iter().map(Vec::len).max().unwrap_or_default());
             }
-        }
-    }
-
-    /// Something was heard of a request.
-    fn heard(&self, sent: &mut Sent) {
-        if let (false, Some(part)) = (sent.heard, &sent.part) {
-            let in_time = self.now() - sent.at <= part.late_after * SLOW;
-            self.fanout.saw(part, if in_time { Outcome::InTime } else { Outcome::Slow });
-        }
-        sent.heard = true;
-    }
-
-    fn saw(&self, sent: &Sent, outcome: Outcome) {
-        if let Some(part) = &sent.part {
-            self.fanout.saw(part, outcome);
         }
     }
 
@@ -419,45 +371,6 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
             .boxed()
     }
 
-    /// Sends the same request to views that are out, if it is time. Nobody waits for their answers.
-    fn probe(&self, part: &Part) {
-        let fanout = self.fanout;
-        if fanout.ejector().out().next().is_none() {
-            return;
-        }
-        for view in fanout.views.table() {
-            let now = self.now();
-            let can_answer = self
-                .offers(&view, true)
-                .iter()
-                .any(|offer| offer.candidate.behind == 0 && offer.range.intersect(&part.range) == Some(part.range));
-            let due = view.node != part.view && can_answer && fanout.ejector().probe(&view.node, now);
-            if !due || !fanout.budget().spend(1) {
-                continue;
-            }
-            fanout.total.requests.fetch_add(1, Ordering::Relaxed);
-            fanout.total.probes.fetch_add(1, Ordering::Relaxed);
-            let (env, started, ejector) = (fanout.env.clone(), fanout.started, fanout.ejector.clone());
-            let answer = fanout.views.call(&view, self.q.asking(), self.q.request(part.range), env.now() + PROBE_MAX);
-            let in_time = part.late_after * SLOW;
-            let probing = async move {
-                let mut answer = answer;
-                let first = env.timeout(PROBE_MAX, answer.next()).await;
-                let took = env.now() - started - now;
-                let outcome = match first {
-                    Ok(None | Some(Ok(_))) if took <= in_time => Outcome::InTime,
-                    Ok(None | Some(Ok(_))) => Outcome::Slow,
-                    Ok(Some(Err(_))) | Err(_) => Outcome::Silent,
-                };
-                let now = env.now() - started;
-                if ejector.lock().expect("no holder panics").probed(&view.node, outcome, now) {
-                    back_in(&view, in_time / SLOW);
-                }
-            };
-            fanout.env.tasks().serve("api.probe", probing).detach();
-        }
-    }
-
     /// Covers points by views that are not to be avoided.
     fn cut(&self, wanted: &[Range], avoid: &BTreeSet<Name>) -> Result<Vec<Part>, CallError> {
         let table = self.fanout.views.table();
@@ -524,31 +437,12 @@ fn way(parts: Vec<Part>) -> Way<Part> {
     Way { parts, views, late_after }
 }
 
-fn only(parts: &[Part]) -> Option<Part> {
-    if let [part] = parts { Some(part.clone()) } else { None }
-}
-
-/// What an error says of the view that it came from.
-fn blame(error: &CallError) -> Option<Outcome> {
-    use Code::*;
-    match error.code {
-        Overloaded => Some(Outcome::Slow),
-        Unavailable | Disconnected | Storage | Internal => Some(Outcome::Silent),
-        _ => None,
-    }
-}
-
-/// A view was out, and is not any more. How slow it was should not keep others from it now.
-fn back_in(view: &View, assumed: Duration) {
-    tracing::info!(view = %view.node, "a view is asked again: it answers in time");
-    view.record.begin_anew(assumed);
-}
-
 /// Whether another view would say the same.
 fn is_final(error: &CallError) -> bool {
     use Code::*;
     matches!(error.code, Invalid | TooLarge | TooOld | WrongEpoch | QueryTooLarge)
 }
 
+mod standing;
 #[cfg(test)]
 mod tests;

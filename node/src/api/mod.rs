@@ -31,6 +31,7 @@ pub mod cover;
 pub mod eject;
 pub mod fanout;
 pub mod hedge;
+pub mod lag;
 pub mod latest;
 pub mod lookup;
 pub mod position;
@@ -54,11 +55,13 @@ use beam_wire::Name;
 use beam_wire::env::{Env, Task};
 use beam_wire::quic::{Directory, Peers};
 use fanout::Fanout;
+use lag::Lag;
 use latest::Latest;
 use lookup::TextCache;
 use shorten::ShortenOptions;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 /// What an api node may use.
 #[derive(Clone, Debug)]
@@ -98,6 +101,8 @@ pub struct ApiRole {
     fanout: Fanout<RemoteViews>,
     texts: TextCache,
     admission: Admission,
+    lag: Mutex<Lag>,
+    started: Instant,
     _shortening: Task,
 }
 
@@ -129,6 +134,8 @@ impl ApiRole {
             views,
             texts: TextCache::new(options.texts_bytes),
             admission: Admission::new(env, options.admit.clone()),
+            lag: Mutex::default(),
+            started: env.now(),
             options,
         })
     }

@@ -1,9 +1,8 @@
-//! Which version a reader gets, and how far the views lag behind the log. Plain data in, plain data out.
+//! Which version a reader gets. Plain data in, plain data out.
 
 use crate::remote::view::View;
 use beam_wire::space::overlay;
 use beam_wire::{Epoch, LogIndex, Point, Space, Version};
-use std::time::Duration;
 
 /// No view that answers holds this point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,33 +35,6 @@ pub fn covered<'a>(views: impl IntoIterator<Item = &'a View> + Clone) -> Result<
         }
     }
     Ok(Version { epoch, index })
-}
-
-/// What to do about writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pressure {
-    /// Take them.
-    None,
-    /// Take each after a pause.
-    Slow(Duration),
-    /// Refuse them: the views must catch up first.
-    Refuse,
-}
-
-/// The longest pause before a write that is still taken.
-const PAUSE_MAX_MS: u64 = 500;
-
-/// A load must not outrun the views forever: from W/8 entries of lag on, writes are slowed, from W/4 on
-/// refused.
-pub fn pressure(lag: u64, window: u64) -> Pressure {
-    let bearable = window / 8;
-    match lag {
-        _ if lag <= bearable => Pressure::None,
-        _ if lag <= 2 * bearable => {
-            Pressure::Slow(Duration::from_millis(1 + PAUSE_MAX_MS * (lag - bearable) / bearable.max(1)))
-        }
-        _ => Pressure::Refuse,
-    }
 }
 
 #[cfg(test)]
@@ -115,15 +87,5 @@ mod tests {
             booting.set(|s| s.state = state);
             assert_eq!(covered([&old, &booting]).unwrap().index, LogIndex(500));
         }
-    }
-
-    #[test]
-    fn writes_are_slowed_then_refused() {
-        assert_eq!(pressure(1000, 8000), Pressure::None);
-        assert_eq!(pressure(1001, 8000), Pressure::Slow(Duration::from_millis(1)));
-        assert_eq!(pressure(1500, 8000), Pressure::Slow(Duration::from_millis(251)));
-        assert_eq!(pressure(2000, 8000), Pressure::Slow(Duration::from_millis(501)));
-        assert_eq!(pressure(2001, 8000), Pressure::Refuse);
-        assert_eq!(pressure(5, 0), Pressure::Refuse);
     }
 }

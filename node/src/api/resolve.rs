@@ -1,13 +1,15 @@
 //! Which version a position means now, and whether writes are welcome.
 
 use crate::api::ApiRole;
-use crate::api::position::{self, Pressure, Uncovered, pressure};
+use crate::api::lag::{Behind, Lag, Pressure, pressure};
+use crate::api::position::{self, Uncovered};
 use crate::remote::log::RemoteLog;
 use crate::remote::view::{View, Views};
 use beam_wire::env::Env;
 use beam_wire::message::log::{EpochBegan, shared_up_to};
 use beam_wire::{CallError, Code, Epoch, LogIndex, Position, Version};
 use futures::future::BoxFuture;
+use std::sync::MutexGuard;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -134,19 +136,37 @@ impl ApiRole {
         // Where views are missing, others of their partition cover for them; where none covers, there is
         // nothing to wait for.
         let Ok(covered) = self.recent_now() else { return Ok(()) };
-        let lag = committed(&table).0.saturating_sub(covered.index.0);
-        match pressure(lag, window) {
+        self.saw_in_log(Version { index: committed(&table), ..covered });
+        let behind = self.lag().behind(covered, self.age());
+        match pressure(behind, window) {
             Pressure::None => Ok(()),
             Pressure::Slow(pause) => {
                 self.env.sleep(pause).await;
                 Ok(())
             }
             Pressure::Refuse => {
-                let message =
-                    format!("the views of {} are {lag} entries behind the log: write more slowly", self.datacenter);
+                let Behind { entries, age, .. } = behind;
+                let message = format!(
+                    "the views of {} are {entries} entries and {} ms behind the log: write more slowly",
+                    self.datacenter,
+                    age.as_millis()
+                );
                 Err(CallError::later(Code::Overloaded, 1000, message))
             }
         }
+    }
+
+    /// The log has got as far as this.
+    pub(super) fn saw_in_log(&self, end: Version) {
+        self.lag().saw(end, self.age());
+    }
+
+    fn lag(&self) -> MutexGuard<'_, Lag> {
+        self.lag.lock().expect("no holder panics")
+    }
+
+    fn age(&self) -> Duration {
+        self.env.now() - self.started
     }
 
     /// W: how many indexes back verdicts are known. None until a view has said it.

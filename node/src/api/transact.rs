@@ -73,6 +73,7 @@ impl ApiRole {
         }
         let patience = deadline.min(self.env.now() + APPEND_PATIENCE);
         let version = self.appender.append(body, patience).await?;
+        self.saw_in_log(version);
         if version.epoch != terms.epoch {
             // Every view rejects it: it was made in an epoch that is over.
             return Err(wrong_epoch(terms.epoch, version));
