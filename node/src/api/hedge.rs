@@ -226,7 +226,7 @@ const REQUESTS_PER_HEDGE: u64 = 20;
 
 /// Hedges that may be sent at once after a quiet time: when a view stops, all that wait for it should be hedged, before it
 /// is known well enough to be left out.
-pub(super) const BURST: u64 = 50;
+pub(super) const BURST: u64 = 25;
 
 impl Default for Budget {
     fn default() -> Self {

@@ -15,7 +15,7 @@
 //! - whoever is slow is asked around, at the cost of a twentieth more requests at most; losers are told to
 //!   stop at once;
 //! - more work than it can do is refused at once (`Overloaded`, [`admit`]), and so are writes that the views could
-//!   not follow.
+//!   not follow ([`lag`]).
 //!
 //! Besides, api nodes shorten the log: what all views have on their disks is let go of ([`shorten`], [`discard`]).
 //!
