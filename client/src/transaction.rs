@@ -147,7 +147,13 @@ impl Client {
         let mut pause = PAUSE_FIRST;
         for attempts in 1.. {
             let transaction = Transaction::begin(self, deadline);
-            let value = attempt(transaction.clone()).await?;
+            let value = match attempt(transaction.clone()).await {
+                Ok(value) => value,
+                Err(error) => {
+                    transaction.end();
+                    return Err(error);
+                }
+            };
             let (node, error) = match transaction.commit(id).await {
                 Ok((version, duplicate)) => return Ok((Committed { value, version, attempts }, duplicate)),
                 Err(ClientError::Refused { node, error }) if error.code == Code::Conflict => (node, error),
@@ -237,6 +243,11 @@ impl Transaction {
 
     fn at_work(&self, with: impl FnOnce(&mut Work) -> Result<(), ClientError>) -> Result<(), ClientError> {
         with(lock(&self.inner.work).as_mut().ok_or(ClientError::Over)?)
+    }
+
+    /// What was written is given up.
+    fn end(&self) {
+        *lock(&self.inner.work) = None;
     }
 
     /// The client with the time that is left.

@@ -1,7 +1,7 @@
 //! Api nodes that do as they are told, in a world of virtual time: what a client does when they fail.
 
 use beam_certs::{Authority, Credentials, days};
-use beam_client::{Client, ClientError, ClientOptions, Everything, Position, Term};
+use beam_client::{Builder, Client, ClientError, ClientOptions, Everything, Position, Term};
 use beam_wire::env::sim::SimWorld;
 use beam_wire::env::{Env, SrvAnswer, SrvTarget};
 use beam_wire::message::Kind;
@@ -386,5 +386,34 @@ fn what_is_tried_again_is_bounded() {
         assert!(answers.iter().all(Result::is_err));
         let asked = stage.asked().split(' ').count();
         assert!((200..=200 + 50 + 10 + 20 * 5 + 20).contains(&asked), "{asked} requests of 100 calls");
+    });
+}
+
+#[test]
+fn what_fits_into_no_entry_is_not_sent() {
+    play(|stage| async move {
+        stage.query().await.unwrap();
+        stage.asked();
+        let env = stage.client.env().clone();
+        // Chance, in letters: nothing that could be compressed.
+        let text: String = (0..60_000).map(|_| format!("{:032x}", env.random_u128())).collect();
+        let mut facts = Builder::new();
+        let iri = |text: &str| Term::Iri(text.to_owned());
+        facts.insert([iri("urn:a"), iri("urn:b"), Term::string(text)], None).unwrap();
+        let error = stage.client.write(facts.clone()).await.unwrap_err();
+        assert!(matches!(error, ClientError::TooLarge { what: "bytes", count, max } if count > max), "{error}");
+        assert_eq!((error.code(), error.is_retryable()), (Some(Code::TooLarge), false));
+        // Nor is what an attempt has written that failed; and after its end, nothing belongs to it.
+        let kept = Mutex::new(None);
+        let failed = stage.client.transaction(|tx| {
+            tx.insert([iri("urn:a"), iri("urn:b"), Term::string("c")], None).unwrap();
+            *kept.lock().unwrap() = Some(tx);
+            async { Err::<(), _>(ClientError::Command(beam_wire::command::CommandError::Malformed("of mine".into()))) }
+        });
+        assert!(matches!(failed.await, Err(ClientError::Command(_))), "what an attempt returns is returned");
+        let kept = kept.into_inner().unwrap().unwrap();
+        let late = kept.insert([iri("urn:a"), iri("urn:b"), Term::string("c")], None);
+        assert!(matches!(late, Err(ClientError::Over)), "{late:?}");
+        assert_eq!(stage.asked(), "");
     });
 }
