@@ -93,7 +93,8 @@ pub(crate) struct Inner {
     pub(crate) standing: Mutex<Standing>,
     /// Of reads, and of writes.
     lateness: [Mutex<Lateness>; 2],
-    budget: Mutex<Budget>,
+    /// Of attempts after the second, and of second requests because a first is late.
+    budgets: [Mutex<Budget>; 2],
     /// The newest version that any call learnt of, and when.
     newest: Mutex<Option<(Version, Instant)>>,
 }
@@ -119,8 +120,9 @@ impl Client {
         let service = Arc::new(Caller { hello: hello(&options.tls.identity, env.random_u64()) });
         let peers = Peers::start(env.clone(), endpoint.clone(), service);
         let (standing, newest, lateness) = (Mutex::default(), Mutex::default(), Default::default());
-        let (began, timeout, budget) = (env.now(), options.timeout, Mutex::new(Budget::new(Duration::ZERO)));
-        let inner = Inner { env, began, options, endpoint, peers, directory, standing, lateness, budget, newest };
+        let (began, timeout) = (env.now(), options.timeout);
+        let budgets = [Budget::of_attempts(), Budget::of_seconds()].map(Mutex::new);
+        let inner = Inner { env, began, options, endpoint, peers, directory, standing, lateness, budgets, newest };
         Ok(Client { inner: Arc::new(inner), timeout })
     }
 
@@ -147,8 +149,8 @@ impl Client {
         self.timeout
     }
 
-    pub(crate) fn budget(&self) -> &Mutex<Budget> {
-        &self.inner.budget
+    pub(crate) fn budgets(&self) -> &[Mutex<Budget>; 2] {
+        &self.inner.budgets
     }
 
     pub(crate) fn lateness(&self, changes: Changes) -> &Mutex<Lateness> {

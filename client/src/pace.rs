@@ -40,48 +40,64 @@ impl Lateness {
     }
 }
 
-/// Tokens in thousandths: what one costs, what a call brings, what a millisecond brings, and what is kept at most.
+/// Tokens in thousandths: what one costs, and what a call brings.
 const TOKEN: u64 = 1000;
 const PER_CALL: u64 = 100;
-const PER_MS: u64 = 5;
-const KEPT_MAX: u64 = 50 * TOKEN;
+/// When whoever has no token, and earns none by waiting, looks again.
+const LOOK_AGAIN_MS: u64 = 200;
 
 /// Bounds what is sent again: clients that try again without bound keep a cluster down that has just been
 /// overloaded.
 ///
 /// Going to one other node when a node has failed is free: a lost node must cost each of its callers no more than
-/// that. All else, second requests because a first is late and third attempts, is a tenth of all calls, and a few
-/// a second.
+/// that.
 #[derive(Debug)]
 pub struct Budget {
+    /// What a millisecond brings, and what is kept at most.
+    per_ms: u64,
+    kept_max: u64,
     thousandths: u64,
     /// When they were counted, in milliseconds since any beginning.
     at_ms: u64,
 }
 
 impl Budget {
-    /// Full.
-    pub fn new(now: Duration) -> Budget {
-        Budget { thousandths: KEPT_MAX, at_ms: now.as_millis() as u64 }
+    /// For attempts after the second: a tenth of all calls, and five a second.
+    pub fn of_attempts() -> Budget {
+        Budget::full(5, 50 * TOKEN)
+    }
+
+    /// For second requests because a first is late: a tenth of all calls, and a few for the moment in which a node is
+    /// lost. Time brings none: where everything is late because there is too much to do, all would be sent twice.
+    pub fn of_seconds() -> Budget {
+        Budget::full(0, 20 * TOKEN)
+    }
+
+    fn full(per_ms: u64, kept_max: u64) -> Budget {
+        Budget { per_ms, kept_max, thousandths: kept_max, at_ms: 0 }
     }
 
     /// A call begins.
     pub fn called(&mut self) {
-        self.thousandths = (self.thousandths + PER_CALL).min(KEPT_MAX);
+        self.thousandths = (self.thousandths + PER_CALL).min(self.kept_max);
     }
 
     /// Takes a token; or says when there will be one.
     pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
         let now_ms = now.as_millis() as u64;
-        let earned = now_ms.saturating_sub(self.at_ms).saturating_mul(PER_MS);
-        self.thousandths = self.thousandths.saturating_add(earned).min(KEPT_MAX);
+        let earned = now_ms.saturating_sub(self.at_ms).saturating_mul(self.per_ms);
+        self.thousandths = self.thousandths.saturating_add(earned).min(self.kept_max);
         self.at_ms = self.at_ms.max(now_ms);
         match self.thousandths.checked_sub(TOKEN) {
             Some(left) => {
                 self.thousandths = left;
                 Ok(())
             }
-            None => Err(Duration::from_millis(now_ms + (TOKEN - self.thousandths).div_ceil(PER_MS))),
+            None => {
+                let missing = TOKEN - self.thousandths;
+                let wait_ms = if self.per_ms == 0 { LOOK_AGAIN_MS } else { missing.div_ceil(self.per_ms) };
+                Err(Duration::from_millis(now_ms + wait_ms))
+            }
         }
     }
 }
@@ -111,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_is_sent_again_is_a_tenth_of_all_calls_and_a_few_a_second() {
-        let mut budget = Budget::new(ms(0));
+        let mut budget = Budget::of_attempts();
         let taken = |budget: &mut Budget, at: u64| (0..1000).take_while(|_| budget.take(ms(at)).is_ok()).count();
         assert_eq!(taken(&mut budget, 0), 50, "what was kept");
         assert_eq!(budget.take(ms(0)), Err(ms(200)), "and then one every 200 ms");
@@ -120,5 +136,11 @@ mod tests {
         assert_eq!(taken(&mut budget, 200), 10);
         assert_eq!(taken(&mut budget, 1200), 5);
         assert_eq!(taken(&mut budget, 100_000), 50, "no more than that is kept");
+
+        let mut budget = Budget::of_seconds();
+        assert_eq!(taken(&mut budget, 0), 20);
+        assert_eq!(budget.take(ms(100_000)), Err(ms(100_200)), "time brings none");
+        (0..30).for_each(|_| budget.called());
+        assert_eq!(taken(&mut budget, 100_000), 3);
     }
 }

@@ -69,7 +69,7 @@ impl Client {
         let mut nodes: VecDeque<NodeAddress> = self.order().into();
         let (mut started, mut names) = (0, VecDeque::new());
         let mut wake = env.now();
-        lock(self.budget()).called();
+        self.budgets().iter().for_each(|budget| lock(budget).called());
         while env.now() < deadline {
             // Another is asked when nobody is, or when whoever is asked is late.
             if env.now() >= wake {
@@ -148,7 +148,8 @@ impl Client {
         if started == 0 || (started == 1 && nobody_runs) {
             return Ok(());
         }
-        lock(self.budget()).take(env.now() - *began).map_err(|at| *began + at)
+        let budget = &self.budgets()[usize::from(!nobody_runs)];
+        lock(budget).take(env.now() - *began).map_err(|at| *began + at)
     }
 
     /// The api nodes in the order in which to ask them.
