@@ -84,31 +84,27 @@ impl Client {
     ) -> Result<Loaded, LoadError<E>> {
         let mut batches = pin!(batches);
         let (mut loaded, mut writes) = (Loaded::default(), FuturesUnordered::new());
-        let mut broken = None;
+        let (mut broken, mut over) = (None, false);
         loop {
-            let reads = broken.is_none() && writes.len() < in_flight.max(1);
-            let batch = if reads { batches.next().await } else { None };
-            match batch {
-                Some(Ok(batch)) => {
-                    writes.push(self.write_batch(batch));
-                    continue;
-                }
-                Some(Err(error)) => {
-                    broken = Some(error);
-                    continue;
-                }
-                None => {}
-            }
-            // Either so many are under way, or nothing more comes: the next one that ends makes room.
-            match writes.next().await {
-                Some(Ok((facts, version))) => {
-                    loaded.facts += facts;
-                    loaded.transactions += 1;
-                    loaded.version = loaded.version.max(Some(version));
-                    told(&loaded);
-                }
-                Some(Err(error)) => return Err(LoadError::Write { loaded, error: Box::new(error) }),
-                None => break,
+            let reads = !over && broken.is_none() && writes.len() < in_flight.max(1);
+            // Writes go on while the stream takes its time.
+            tokio::select! {
+                biased;
+                Some(written) = writes.next(), if !writes.is_empty() => match written {
+                    Ok((facts, version)) => {
+                        loaded.facts += facts;
+                        loaded.transactions += 1;
+                        loaded.version = loaded.version.max(Some(version));
+                        told(&loaded);
+                    }
+                    Err(error) => return Err(LoadError::Write { loaded, error: Box::new(error) }),
+                },
+                batch = batches.next(), if reads => match batch {
+                    Some(Ok(batch)) => writes.push(self.write_batch(batch)),
+                    Some(Err(error)) => broken = Some(error),
+                    None => over = true,
+                },
+                else => break,
             }
         }
         match broken {
