@@ -257,6 +257,37 @@ impl SimCluster {
         Ok(())
     }
 
+    /// One random thing goes wrong, and right again: a datacenter is cut off or lost, or a node dies.
+    pub async fn trouble(&mut self, loss: Loss) -> Result<()> {
+        let env = self.env();
+        let ms = |below: usize| Duration::from_millis(env.random_below(below) as u64);
+        let datacenters = &self.topology.datacenters;
+        let datacenter = datacenters[env.random_below(datacenters.len())].clone();
+        match env.random_below(6) {
+            0 => {
+                self.cut_off(&datacenter);
+                env.sleep(ms(3500)).await;
+                self.world.net().heal();
+            }
+            1 => {
+                self.lose_datacenter(&datacenter, loss).await;
+                env.sleep(ms(2000)).await;
+                self.return_datacenter(&datacenter).await?;
+            }
+            two => {
+                let role = ["log", "view", "api", "api"][two - 2];
+                let names = self.topology.nodes.iter().map(|n| &n.name).filter(|n| n.as_str().starts_with(role));
+                let names: Vec<Name> = names.cloned().collect();
+                let node = &names[env.random_below(names.len())];
+                self.kill_node(node, Loss::Unsynced).await;
+                env.sleep(ms(1500)).await;
+                self.start_node(node).await?;
+            }
+        }
+        env.sleep(ms(1500)).await;
+        Ok(())
+    }
+
     /// Cuts a datacenter off from all others; nothing in it stops.
     pub fn cut_off(&self, datacenter: &Name) {
         let here = self.addresses(datacenter);
@@ -324,9 +355,28 @@ impl SimCluster {
 
     /// A writer in each datacenter, which asks no api node elsewhere. Returns when all views serve.
     pub async fn clients(&mut self, patience: Duration) -> Result<BTreeMap<Name, Client>> {
+        self.clients_asking(patience, |_, home| vec![home.clone()]).await
+    }
+
+    /// As [`SimCluster::clients`], but they go to other datacenters when their own does not answer.
+    pub async fn clients_everywhere(&mut self, patience: Duration) -> Result<BTreeMap<Name, Client>> {
+        let order = |all: &[Name], home: &Name| {
+            let mut order = all.to_vec();
+            order.sort_by_key(|datacenter| datacenter != home);
+            order
+        };
+        self.clients_asking(patience, order).await
+    }
+
+    async fn clients_asking(
+        &mut self,
+        patience: Duration,
+        order: impl Fn(&[Name], &Name) -> Vec<Name>,
+    ) -> Result<BTreeMap<Name, Client>> {
         let mut clients = BTreeMap::new();
         for datacenter in self.topology.datacenters.clone() {
-            let client = self.client(&datacenter, std::slice::from_ref(&datacenter), ClientRole::Writer).await?;
+            let order = order(&self.topology.datacenters, &datacenter);
+            let client = self.client(&datacenter, &order, ClientRole::Writer).await?;
             clients.insert(datacenter, client);
         }
         checks::until_serving(&self.env(), &clients, patience).await.context("at the start")?;

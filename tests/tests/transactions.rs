@@ -4,14 +4,13 @@
 
 use anyhow::{Context, Result, ensure};
 use beam_client::{Client, ClientError, Done, Position, Transaction};
-use beam_node::demo::checks;
 use beam_node::log::disk_sim::Loss;
 use beam_tests::appends::{self, Append, Ended};
 use beam_tests::model::{self, Answer, Asked, Model};
 use beam_tests::{SimCluster, seeds, tell};
 use beam_wire::env::sim::SimWorld;
 use beam_wire::env::{Env, Task};
-use beam_wire::{ClientRole, Name, Term, TransactionId};
+use beam_wire::{Term, TransactionId};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -358,49 +357,11 @@ fn holds(kind: usize, rows: &[Vec<String>]) -> Result<()> {
     Ok(())
 }
 
-/// One random thing goes wrong, and right again.
-async fn trouble(cluster: &mut SimCluster) -> Result<()> {
-    let env = cluster.env();
-    let any = |role: &str| {
-        let names = cluster.topology.nodes.iter().map(|n| n.name.clone()).filter(|n| n.as_str().starts_with(role));
-        let names: Vec<Name> = names.collect();
-        names[env.random_below(names.len())].clone()
-    };
-    let datacenters = &cluster.topology.datacenters;
-    let datacenter = datacenters[env.random_below(datacenters.len())].clone();
-    match env.random_below(6) {
-        0 => {
-            cluster.cut_off(&datacenter);
-            env.sleep(ms(500 + env.random_below(3000))).await;
-            cluster.world.net().heal();
-        }
-        1 => {
-            cluster.lose_datacenter(&datacenter, Loss::Torn).await;
-            env.sleep(ms(env.random_below(2000))).await;
-            cluster.return_datacenter(&datacenter).await?;
-        }
-        two => {
-            let node = any(["log", "view", "api", "api"][two - 2]);
-            cluster.kill_node(&node, Loss::Unsynced).await;
-            env.sleep(ms(env.random_below(1500))).await;
-            cluster.start_node(&node).await?;
-        }
-    }
-    env.sleep(ms(env.random_below(1500))).await;
-    Ok(())
-}
-
 fn chaos(seed: u64) -> Result<()> {
     SimWorld::run(seed, |world| async move {
         let mut cluster = SimCluster::start(world, 0.001, |topology| topology.verdicts.slots_log2 = 16).await?;
         let env = cluster.env();
-        let mut clients = BTreeMap::new();
-        for datacenter in cluster.topology.datacenters.clone() {
-            let mut order = cluster.topology.datacenters.clone();
-            order.sort_by_key(|d| *d != datacenter);
-            clients.insert(datacenter.clone(), cluster.client(&datacenter, &order, ClientRole::Writer).await?);
-        }
-        checks::until_serving(&env, &clients, PATIENCE).await.context("at the start")?;
+        let clients = cluster.clients_everywhere(PATIENCE).await?;
         let first = clients.values().next().context("a client")?;
         let begin = first.transaction(|tx| async move {
             for account in 0..ACCOUNTS {
@@ -433,7 +394,7 @@ fn chaos(seed: u64) -> Result<()> {
         }
         let end = env.now() + Duration::from_secs(20);
         while env.now() < end {
-            trouble(&mut cluster).await?;
+            cluster.trouble(Loss::Torn).await?;
         }
         story.stop.store(true, Relaxed);
         while !tasks.iter().all(Task::is_finished) {

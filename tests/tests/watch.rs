@@ -2,15 +2,14 @@
 
 use anyhow::{Context, Result, ensure};
 use beam_client::{Builder, Changed, Client, ClientError, Position, Version};
-use beam_node::demo::checks;
 use beam_node::log::disk_sim::Loss;
 use beam_tests::model::{Model, read_log};
 use beam_tests::{SimCluster, seeds, tell};
 use beam_wire::env::sim::SimWorld;
 use beam_wire::env::{Env, Task};
 use beam_wire::message::api::FactChange;
-use beam_wire::{ClientRole, Code, Fact, LogIndex, Name, Term, TermId};
-use std::collections::{BTreeMap, BTreeSet};
+use beam_wire::{Code, Fact, LogIndex, Term, TermId};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -79,48 +78,11 @@ async fn watch(env: Env, clients: Arc<Vec<Client>>, kept: Arc<Mutex<Kept>>, stop
     Ok(())
 }
 
-async fn trouble(cluster: &mut SimCluster) -> Result<()> {
-    let env = cluster.env();
-    let datacenters = &cluster.topology.datacenters;
-    let datacenter = datacenters[env.random_below(datacenters.len())].clone();
-    let any = |role: &str| {
-        let names = cluster.topology.nodes.iter().map(|n| n.name.clone()).filter(|n| n.as_str().starts_with(role));
-        let names: Vec<Name> = names.collect();
-        names[env.random_below(names.len())].clone()
-    };
-    match env.random_below(6) {
-        0 => {
-            cluster.cut_off(&datacenter);
-            env.sleep(ms(env.random_below(3000))).await;
-            cluster.world.net().heal();
-        }
-        1 => {
-            cluster.lose_datacenter(&datacenter, Loss::Unsynced).await;
-            env.sleep(ms(env.random_below(2000))).await;
-            cluster.return_datacenter(&datacenter).await?;
-        }
-        two => {
-            let node = any(["log", "view", "api", "api"][two - 2]);
-            cluster.kill_node(&node, Loss::Unsynced).await;
-            env.sleep(ms(env.random_below(1500))).await;
-            cluster.start_node(&node).await?;
-        }
-    }
-    env.sleep(ms(env.random_below(1000))).await;
-    Ok(())
-}
-
 fn story(seed: u64) -> Result<()> {
     SimWorld::run(seed, |world| async move {
         let mut cluster = SimCluster::start(world, 0.001, |topology| topology.verdicts.slots_log2 = 14).await?;
         let env = cluster.env();
-        let mut clients = BTreeMap::new();
-        for datacenter in cluster.topology.datacenters.clone() {
-            let mut order = cluster.topology.datacenters.clone();
-            order.sort_by_key(|d| *d != datacenter);
-            clients.insert(datacenter.clone(), cluster.client(&datacenter, &order, ClientRole::Writer).await?);
-        }
-        checks::until_serving(&env, &clients, PATIENCE).await.context("at the start")?;
+        let clients = cluster.clients_everywhere(PATIENCE).await?;
         let clients: Arc<Vec<Client>> = Arc::new(clients.into_values().collect());
         let begun = clients[0].query_all("ASK {}", Position::Latest).await?.version;
         let stop = Arc::new(AtomicBool::new(false));
@@ -144,7 +106,7 @@ fn story(seed: u64) -> Result<()> {
         }
         let end = env.now() + Duration::from_secs(20);
         while env.now() < end {
-            trouble(&mut cluster).await?;
+            cluster.trouble(Loss::Unsynced).await?;
         }
         stop.store(true, Relaxed);
         while !writers.iter().all(Task::is_finished) {
