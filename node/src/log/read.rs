@@ -10,8 +10,9 @@ use beam_wire::quic::Handle;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-/// Bodies in one frame, unless one alone is larger.
-const FRAME_BYTES_MAX: usize = 256 << 10;
+/// Bodies in one frame, unless one alone is larger. A reader has nothing of a frame before it has all of it, and a link that loses
+/// a fifth of its packets brings some 25 KB a second: it must not stand still for long, nor lose much when it breaks off.
+const FRAME_BYTES_MAX: usize = 64 << 10;
 /// Entries in one frame: skips have no bytes.
 const FRAME_ENTRIES_MAX: u64 = 4096;
 

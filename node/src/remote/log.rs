@@ -4,18 +4,21 @@
 //! others when these fail. A stream of entries goes on at the next index wherever it was broken off:
 //! it never goes back, repeats or skips.
 
+mod read;
+
+pub use read::Reader;
+
 use beam_wire::env::{Env, Task};
 use beam_wire::error::{CallError, Code};
 use beam_wire::identity::Role;
 use beam_wire::ids::{Epoch, LogIndex, Name, Version};
 use beam_wire::message::Call;
 use beam_wire::message::log::{
-    Appended, Apply, BODY_BYTES_MAX, Change, Entries, EpochBegan, LogAppend, LogChange, LogChangeReply, LogDiscard,
-    LogInfo, LogInfoReply, LogRead, LogRecover, LogRecoverReply, LogStatus, LogStatusReply, LogTail, Proposal,
-    Proposals,
+    Appended, Apply, BODY_BYTES_MAX, Change, EpochBegan, LogAppend, LogChange, LogChangeReply, LogDiscard, LogInfo,
+    LogInfoReply, LogRecover, LogRecoverReply, LogStatus, LogStatusReply, LogTail, Proposal, Proposals,
 };
 use beam_wire::quic::directory::{Directory, NodeAddress};
-use beam_wire::quic::{CallOptions, Caller, Lane, Peer, Peers, ReplyReader};
+use beam_wire::quic::{CallOptions, Lane, Peer, Peers, ReplyReader};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -67,7 +70,7 @@ impl RemoteLog {
 
     /// The entries from `from` on; when `follow`, without end. Refused if the log is in another epoch.
     pub fn read(&self, epoch: Option<Epoch>, from: LogIndex, follow: bool) -> Reader {
-        Reader { log: self.clone(), epoch, next: from, follow, ended: false, open: None, rank: 0, trouble: None }
+        Reader::new(self.clone(), epoch, from, follow)
     }
 
     /// Appends bodies in this order, and waits until all are in the log. At least once: when this
@@ -220,112 +223,6 @@ fn nobody() -> CallError {
 
 fn silent(node: &NodeAddress) -> CallError {
     CallError::elsewhere(Code::Unavailable, format!("the log node {} does not answer", node.node))
-}
-
-/// A stream of entries, from whichever log node has them.
-pub struct Reader {
-    log: RemoteLog,
-    epoch: Option<Epoch>,
-    next: LogIndex,
-    follow: bool,
-    ended: bool,
-    open: Option<Open>,
-    /// Which log node to ask next, in the order of [`RemoteLog::nodes`].
-    rank: usize,
-    trouble: Option<CallError>,
-}
-
-struct Open {
-    call: Caller<LogRead>,
-    node: NodeAddress,
-    /// When to look for a log node of the own datacenter again.
-    homesick_at: Option<Instant>,
-}
-
-impl Reader {
-    /// The next entries: they begin where the last ones ended. Frames without entries tell how far the
-    /// log is committed. None at the end, if this does not follow. What passes is waited for, for as
-    /// long as it takes; errors are those that would come again. Safe to cancel: nothing is lost.
-    pub async fn next(&mut self) -> Result<Option<Entries>, CallError> {
-        while !self.ended {
-            match self.next_frame().await {
-                Ok(Some(entries)) => {
-                    self.trouble = None;
-                    self.epoch = Some(entries.epoch);
-                    self.next = LogIndex(self.next.0 + entries.entries.len() as u64);
-                    return Ok(Some(entries));
-                }
-                Ok(None) => self.ended = true,
-                Err(e) if !e.is_retryable() => return Err(e),
-                Err(e) => self.fail_over(e).await,
-            }
-        }
-        Ok(None)
-    }
-
-    /// The index that comes next.
-    pub fn position(&self) -> LogIndex {
-        self.next
-    }
-
-    /// Why nothing comes, when a log node has failed since entries came last.
-    pub fn trouble(&self) -> Option<&CallError> {
-        self.trouble.as_ref()
-    }
-
-    async fn next_frame(&mut self) -> Result<Option<Entries>, CallError> {
-        let (open, next) = loop {
-            let now = self.log.env.now();
-            if self.open.as_ref().is_some_and(|open| open.homesick_at.is_some_and(|at| at <= now)) {
-                self.open = None;
-                self.rank = 0;
-            }
-            if self.open.is_none() {
-                self.open = Some(self.open().await?);
-            }
-            let open = self.open.as_mut().expect("opened above");
-            match open.homesick_at {
-                None => break (&open.node, open.call.next().await?),
-                Some(at) => {
-                    if let Ok(next) = self.log.env.timeout_at(at, open.call.next()).await {
-                        break (&open.node, next?);
-                    }
-                }
-            }
-        };
-        let Some(entries) = next else {
-            let message = format!("{} ended a stream that was to follow", open.node);
-            return if self.follow { Err(CallError::elsewhere(Code::Disconnected, message)) } else { Ok(None) };
-        };
-        if entries.first != self.next {
-            let message = format!("{} sent entries from {}, not from {}", open.node, entries.first, self.next);
-            return Err(CallError::elsewhere(Code::Internal, message));
-        }
-        Ok(Some(entries))
-    }
-
-    async fn open(&self) -> Result<Open, CallError> {
-        let nodes = self.log.nodes();
-        if nodes.is_empty() {
-            return Err(nobody());
-        }
-        let node = nodes[self.rank % nodes.len()].clone();
-        let request = LogRead { epoch: self.epoch, from: self.next, follow: self.follow };
-        let call = self.log.peer(&node).await?.call(&request, CallOptions::default()).await?;
-        let away = node.datacenter != self.log.datacenter;
-        let homesick_at = away.then(|| self.log.env.now() + HOMESICK_AFTER);
-        Ok(Open { call, node, homesick_at })
-    }
-
-    async fn fail_over(&mut self, e: CallError) {
-        let asked = self.open.take().map(|open| open.node.node.to_string()).unwrap_or_default();
-        tracing::debug!("reading the log from {asked} at {}: {e}", self.next);
-        self.trouble = Some(e);
-        self.rank += 1;
-        if self.rank.is_multiple_of(self.log.nodes().len().max(1)) {
-            self.log.env.sleep(ROUND_PAUSE).await;
-        }
-    }
 }
 
 /// Appends over one stream at a time. Cheap to clone.
