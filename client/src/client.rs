@@ -9,12 +9,14 @@ use crate::session::Session;
 use beam_wire::command::{Builder, Command, FACTS_MAX, FORMAT, TERMS_MAX, Transact};
 use beam_wire::env::Env;
 use beam_wire::message::api::{
-    ApiCommitted, ApiQuery, ApiStatus, ApiStatusReply, ApiTransact, ApiUpdate, CommittedReply, Outcome, TransactReply,
+    ApiCommitted, ApiLoad, ApiLoadReply, ApiQuery, ApiStatus, ApiStatusReply, ApiTransact, ApiUpdate, CommittedReply,
+    Outcome, TransactReply,
 };
 use beam_wire::message::hello::Hello;
 use beam_wire::message::log::BODY_BYTES_MAX;
 use beam_wire::quic::{
-    CallOptions, Directory, DirectoryOptions, Endpoint, EndpointOptions, Incoming, NodeAddress, Peers, Service, Tls,
+    CallOptions, Directory, DirectoryOptions, Endpoint, EndpointOptions, Incoming, NodeAddress, Peer, Peers, Service,
+    Tls,
 };
 use beam_wire::topology::Topology;
 use beam_wire::{CallError, Code, Identity, Name, Position, Role, TransactionId, Version};
@@ -318,7 +320,7 @@ impl Client {
                 Ok((at, committed.map(|index| Version { index, ..at })))
             }
             Err(ClientError::Refused { node, error }) if error.code == Code::OutcomeUnknown => {
-                Err(ClientError::OutcomeUnknown { id, last: Some((node, error)) })
+                Err(ClientError::OutcomeUnknown { id, last: Some(Box::new((node, error))) })
             }
             Err(error) => Err(error),
         }
@@ -331,6 +333,18 @@ impl Client {
     pub async fn status(&self) -> Result<ApiStatusReply, ClientError> {
         self.anywhere(Changes::Nothing, |peer, deadline| Box::pin(async move { peer.ask(&ApiStatus, deadline).await }))
             .await
+    }
+
+    /// How much an api node has to do and has done since it started, which views it leaves out, and which node it is:
+    /// whichever answers.
+    ///
+    /// # Errors
+    /// [`ClientError::Unavailable`] when no api node answers in time; [`ClientError::NodeTooOld`] when none can tell.
+    pub async fn api_load(&self) -> Result<(Name, ApiLoadReply), ClientError> {
+        let ask = |peer: Peer, deadline| -> BoxFuture<'_, _> {
+            Box::pin(async move { Ok((peer.info().hello.name.clone(), peer.ask(&ApiLoad, deadline).await?)) })
+        };
+        self.anywhere(Changes::Nothing, ask).await
     }
 
     /// A version that the cluster has reached, at most a few seconds old; and an id for a transaction, born

@@ -34,13 +34,22 @@ pub enum ClientError {
         /// What it said.
         error: CallError,
     },
+    /// The api node is older than this program and does not know the call, and no other was found that does. Nothing
+    /// was changed. Upgrade the api nodes, or do without the call.
+    #[error("{node} is older than this program, and no api node was found that is not: upgrade it ({error})")]
+    NodeTooOld {
+        /// The api node.
+        node: Name,
+        /// What it said.
+        error: CallError,
+    },
     /// No api node answered in time. Nothing was changed.
     #[error("no api node answered within {} s{}", .after.as_secs_f64(), and_the(.last))]
     Unavailable {
         /// How long was tried.
         after: Duration,
         /// The node that was asked last, and how it failed.
-        last: Option<(Name, CallError)>,
+        last: Option<Box<(Name, CallError)>>,
     },
     /// It cannot be said whether the write was done. [`crate::Client::committed`] says whether it was so far; made
     /// again with the same id ([`crate::Client::transaction_as`]) it happens once.
@@ -49,7 +58,7 @@ pub enum ClientError {
         /// The id of the transaction.
         id: TransactionId,
         /// The node that was asked last, and how it failed.
-        last: Option<(Name, CallError)>,
+        last: Option<Box<(Name, CallError)>>,
     },
     /// Others kept writing what a transaction reads, until its time was over. It changed nothing.
     #[error(
@@ -92,8 +101,8 @@ pub enum ClientError {
     Command(#[from] CommandError),
 }
 
-fn and_the(last: &Option<(Name, CallError)>) -> String {
-    last.as_ref().map(|(node, error)| format!("; the last, {node}: {error}")).unwrap_or_default()
+fn and_the(last: &Option<Box<(Name, CallError)>>) -> String {
+    last.as_deref().map(|(node, error)| format!("; the last, {node}: {error}")).unwrap_or_default()
 }
 
 impl ClientError {
@@ -110,6 +119,8 @@ impl ClientError {
             // What was seen is gone: only the caller knows what that means for what it is about to do.
             ClientError::EpochChanged { .. } => false,
             ClientError::Endpoint(_) | ClientError::Term(_) | ClientError::Command(_) => false,
+            // Until somebody upgrades it.
+            ClientError::NodeTooOld { .. } => false,
             ClientError::TooLarge { .. } | ClientError::Over => false,
         }
     }
@@ -119,12 +130,11 @@ impl ClientError {
         match self {
             ClientError::Refused { error, .. } | ClientError::EpochChanged { error, .. } => Some(error.code),
             ClientError::BrokenOff { error, .. } | ClientError::Conflicts { error, .. } => Some(error.code),
+            ClientError::NodeTooOld { .. } => Some(Code::UnknownKind),
             ClientError::TooLarge { .. } => Some(Code::TooLarge),
             ClientError::Over => Some(Code::Invalid),
             ClientError::NoApiNode(_) => Some(Code::Unavailable),
-            ClientError::Unavailable { last, .. } => {
-                Some(last.as_ref().map_or(Code::Unavailable, |(_, error)| error.code))
-            }
+            ClientError::Unavailable { last, .. } => Some(last.as_ref().map_or(Code::Unavailable, |last| last.1.code)),
             ClientError::OutcomeUnknown { .. } => Some(Code::OutcomeUnknown),
             ClientError::Term(_) | ClientError::Command(_) => Some(Code::Invalid),
             ClientError::Endpoint(_) => None,
@@ -154,7 +164,7 @@ mod tests {
             (
                 ClientError::Unavailable {
                     after: Duration::from_secs(3),
-                    last: Some((node(), CallError::later(Code::NoQuorum, 500, "no majority"))),
+                    last: Some(Box::new((node(), CallError::later(Code::NoQuorum, 500, "no majority")))),
                 },
                 true,
                 Some(Code::NoQuorum),
@@ -170,10 +180,18 @@ mod tests {
         }
     }
 
+    /// Every `Result` of the SDK carries one, on the way of those that go well, too: clippy warns users of 128 bytes and
+    /// more.
+    #[test]
+    fn errors_are_small() {
+        let bytes = size_of::<ClientError>();
+        assert!(bytes <= 96, "{bytes} bytes");
+    }
+
     #[test]
     fn the_last_node_is_named() {
-        let last = Some((Name::new("api-or").unwrap(), CallError::later(Code::NoQuorum, 500, "no majority")));
-        let error = ClientError::Unavailable { after: Duration::from_secs(3), last };
+        let last = Box::new((Name::new("api-or").unwrap(), CallError::later(Code::NoQuorum, 500, "no majority")));
+        let error = ClientError::Unavailable { after: Duration::from_secs(3), last: Some(last) };
         assert_eq!(error.to_string(), "no api node answered within 3 s; the last, api-or: no majority");
     }
 }

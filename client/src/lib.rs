@@ -39,6 +39,8 @@
 //!   the cluster no faster than they are taken.
 //! - An api node that is late is not waited for: another is asked as well, and the first answer counts. What is sent
 //!   besides first attempts is bounded, so that clients don't keep down a cluster that has too much to do.
+//! - A program may be newer than some api nodes: its calls go to those that know them. Where none does, the error is
+//!   [`ClientError::NodeTooOld`].
 //! - Every answer says the version of the database that it is of. A [`Session`] never goes back: it
 //!   sees its own writes, and what it has seen before.
 //! - [`Client::watch`] tells every change of facts once, in order, and goes on where it was.
@@ -74,7 +76,7 @@ pub use watch::{Changed, Watch};
 pub use beam_wire as wire;
 pub use beam_wire::command::Builder;
 pub use beam_wire::ids::{Epoch, LogIndex, Position, TransactionId, Version};
-pub use beam_wire::message::api::{ApiStatusReply, FactChange, Outcome, Shape, TransactReply};
+pub use beam_wire::message::api::{ApiLoadReply, ApiStatusReply, FactChange, Outcome, Shape, TransactReply};
 pub use beam_wire::term::Term;
 
 use beam_wire::message::view::{ViewState, ViewStatusReply};

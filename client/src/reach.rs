@@ -2,7 +2,8 @@
 //!
 //! A call goes to the best node ([`crate::nodes`]). When that fails, or is late ([`crate::pace`]), it goes to the next
 //! as well, and the first answer counts: reads change nothing, and writes carry an id that makes them happen once,
-//! whoever does them. When all have failed, they are asked again after a pause, until the deadline.
+//! whoever does them. A node that is older than we and does not know the call is passed over. When all have failed,
+//! they are asked again after a pause, until the deadline.
 
 use crate::client::{Client, Inner, lock};
 use crate::error::ClientError;
@@ -11,7 +12,7 @@ use beam_wire::quic::{Lane, NodeAddress, Peer};
 use beam_wire::{CallError, Code, Name, Role, TransactionId};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -51,7 +52,9 @@ struct Course {
     changes: Changes,
     /// An attempt may have changed something, and its answer is lost.
     unknown: bool,
-    last: Option<(Name, CallError)>,
+    last: Option<Box<(Name, CallError)>>,
+    /// Nodes that do not know the call, and what they said.
+    too_old: BTreeMap<Name, CallError>,
     pause: Duration,
 }
 
@@ -64,7 +67,7 @@ impl Client {
     ) -> Result<T, ClientError> {
         let Inner { env, standing, .. } = self.inner();
         let deadline = env.now() + self.timeout();
-        let mut course = Course { changes, unknown: false, last: None, pause: PAUSE_FIRST };
+        let mut course = Course { changes, unknown: false, last: None, too_old: BTreeMap::new(), pause: PAUSE_FIRST };
         let mut running = FuturesUnordered::new();
         let mut nodes: VecDeque<NodeAddress> = self.order().into();
         let (mut started, mut names) = (0, VecDeque::new());
@@ -83,8 +86,14 @@ impl Client {
                             running.push(self.attempt(address, deadline, &call));
                         }
                         None if running.is_empty() => {
-                            wake = env.now() + course.pause_after_round(env.random_below(1000));
                             nodes = self.order().into();
+                            nodes.retain(|node| !course.too_old.contains_key(&node.node));
+                            if nodes.is_empty()
+                                && let Some((node, error)) = course.too_old.pop_first()
+                            {
+                                return Err(self.refused(&course, true, node, error));
+                            }
+                            wake = env.now() + course.pause_after_round(env.random_below(1000));
                         }
                         None => wake = deadline,
                     },
@@ -108,6 +117,14 @@ impl Client {
                 }
                 Err(error) => error,
             };
+            // Others may be newer, as long as nodes are being upgraded. It is well, and has done nothing.
+            if error.code == Code::UnknownKind {
+                course.too_old.insert(node, error);
+                if running.is_empty() {
+                    wake = env.now();
+                }
+                continue;
+            }
             // Whoever is overloaded has done nothing. Of any other it cannot be known.
             let may_have_changed = sent && error.code != Code::Overloaded;
             match error.retry {
@@ -196,8 +213,9 @@ impl Client {
                 if error.code == Code::OutcomeUnknown
                     || (course.unknown || !alone) && !speaks_for_all(course.changes, error.code) =>
             {
-                ClientError::OutcomeUnknown { id, last: Some((node, error)) }
+                ClientError::OutcomeUnknown { id, last: Some(Box::new((node, error))) }
             }
+            _ if error.code == Code::UnknownKind => ClientError::NodeTooOld { node, error },
             _ => ClientError::Refused { node, error },
         }
     }
@@ -207,7 +225,7 @@ impl Client {
 fn speaks_for_all(changes: Changes, code: Code) -> bool {
     match code {
         // They depend on nothing but the request, and the caller.
-        Code::Invalid | Code::Denied | Code::Unsupported | Code::UnknownKind | Code::TooLarge => true,
+        Code::Invalid | Code::Denied | Code::Unsupported | Code::TooLarge => true,
         // An earlier copy that was committed would have made this one a duplicate, and a later one meets the same.
         Code::Conflict | Code::Rejected => matches!(changes, Changes::Same(_)),
         _ => false,
@@ -220,7 +238,7 @@ impl Course {
         // That time ran out says less than what went wrong before.
         let vague = matches!(error.code, Code::Deadline | Code::OutcomeUnknown | Code::Disconnected);
         if !vague || self.last.is_none() {
-            self.last = Some((node, error));
+            self.last = Some(Box::new((node, error)));
         }
     }
 

@@ -170,7 +170,8 @@ impl Watch {
         let trouble = self.trouble.get_or_insert(Trouble { since: now, pause: PAUSE_FIRST });
         if now - trouble.since > self.client.timeout() {
             self.trouble = None;
-            return Err(ClientError::Unavailable { after: self.client.timeout(), last: Some((node, error)) });
+            let last = Some(Box::new((node, error)));
+            return Err(ClientError::Unavailable { after: self.client.timeout(), last });
         }
         Ok(())
     }

@@ -95,7 +95,9 @@ impl Script {
 fn fault(code: Code) -> CallError {
     let message = format!("{code:?}");
     match code {
-        Code::Invalid | Code::Conflict | Code::Denied | Code::QueryTooLarge => CallError::never(code, message),
+        Code::Invalid | Code::Conflict | Code::Denied | Code::QueryTooLarge | Code::UnknownKind => {
+            CallError::never(code, message)
+        }
         Code::Overloaded | Code::NoQuorum => CallError::later(code, 100, message),
         _ => CallError::elsewhere(code, message),
     }
@@ -371,6 +373,45 @@ fn a_refusal_speaks_for_itself_only() {
             assert_eq!(matches!(error, ClientError::OutcomeUnknown { .. }), !known, "{error}");
             stage.client.env().sleep(Duration::from_secs(60)).await;
         }
+    });
+}
+
+/// Api nodes are upgraded one after the other, and the program was before them.
+#[test]
+fn a_node_that_is_too_old_is_passed_over_and_named_if_all_are() {
+    play(|stage| async move {
+        let env = stage.client.env().clone();
+        stage.query().await.unwrap();
+        stage.asked();
+        stage.will("api-va", &[Fails(Code::UnknownKind); 4]);
+        for _ in 0..2 {
+            stage.query().await.unwrap();
+        }
+        stage.client.update("INSERT DATA {}").await.unwrap();
+        assert_eq!(stage.asked(), "api-va api-or ".repeat(3).trim_end(), "it is well, and does not rest");
+
+        stage.will("api-or", &[Fails(Code::UnknownKind)]);
+        let began = env.now();
+        let error = stage.query().await.unwrap_err();
+        assert!(env.now() - began < Duration::from_millis(10), "nothing is to be waited for");
+        assert!(matches!(error, ClientError::NodeTooOld { .. }) && !error.is_retryable(), "{error}");
+        assert_eq!(error.code(), Some(Code::UnknownKind));
+        assert!(error.to_string().contains("api-or is older"), "{error}");
+        assert_eq!(stage.asked(), "api-va api-or");
+
+        // Whoever knows the call may be away for a moment; whoever does not is not asked again.
+        stage.will("api-va", &[Fails(Code::UnknownKind); 9]);
+        stage.will("api-or", &[Fails(Code::NoQuorum), Fails(Code::NoQuorum)]);
+        stage.query().await.unwrap();
+        assert_eq!(stage.asked(), "api-va api-or api-or api-or");
+        env.sleep(Duration::from_secs(60)).await;
+
+        // What the newer one may have done, the older one cannot deny.
+        stage.query().await.unwrap();
+        stage.will("api-va", &[Fails(Code::Unavailable), Fails(Code::UnknownKind)]);
+        stage.will("api-or", &[Fails(Code::UnknownKind)]);
+        let error = stage.client.update("INSERT DATA {}").await.unwrap_err();
+        assert!(matches!(error, ClientError::OutcomeUnknown { .. }), "{error}");
     });
 }
 
