@@ -73,6 +73,8 @@ async fn views_are_gone(world: SimWorld) -> Result<()> {
     cluster.kill_node(&one, Loss::Nothing).await;
     let first = ask(&env, &client, seconds(1)).await.context("as one view dies")?;
     ensure!(first < ms(60), "{first:?} as one view died: more than a hedge");
+    let (api, load) = client.api_load().await?;
+    ensure!(load.out == [one.clone()], "{api} leaves out {:?}", load.out);
     let without = ask(&env, &client, seconds(8)).await.context("without one view")?;
     ensure!(without < ms(10), "{without:?} without one view, when it was known");
 

@@ -6,10 +6,11 @@ use crate::api::shorten::{ShortenOptions, decide};
 use crate::coverage::{self, Piece, Planned, Seen};
 use crate::partitions::{holds_otherwise, lines, range_name, spelled};
 use anyhow::Result;
+use beam_client::{Client, ClientError};
 use beam_wire::Name;
-use beam_wire::message::api::ApiStatusReply;
+use beam_wire::message::api::{ApiLoadReply, ApiStatusReply};
 use beam_wire::message::log::LogInfoReply;
-use beam_wire::message::view::{Served, ViewState, ViewStatusReply};
+use beam_wire::message::view::{Served, ViewLoadReply, ViewState, ViewStatusReply};
 use beam_wire::topology::Topology;
 use comfy_table::{Table, presets};
 use serde_json::json;
@@ -29,14 +30,17 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let (status, topology, log) = runtime()?.block_on(async {
+    let (status, load, topology, log) = runtime()?.block_on(async {
         let (client, topology) = args.connection.open().await?;
-        anyhow::Ok((client.status().await?, topology, log_warnings(&args.connection).await?))
+        let (status, load) = tokio::join!(client.status(), load(&client));
+        anyhow::Ok((status?, load?, topology, log_warnings(&args.connection).await?))
     })?;
-    let judged = Judged::of(&status, &topology, log);
+    let judged = Judged::of(&status, load.as_ref(), &topology, log);
     match args.output {
-        super::Output::Json => println!("{}", serde_json::to_string_pretty(&document(&status, &judged))?),
-        super::Output::Table => print(&status, &judged),
+        super::Output::Json => {
+            println!("{}", serde_json::to_string_pretty(&document(&status, load.as_ref(), &judged))?)
+        }
+        super::Output::Table => print(&status, load.as_ref(), &judged),
     }
     if judged.weak.iter().any(|w| w.lost) {
         return Err(Exit { code: UNHEALTHY, why: "the cluster is not whole".into() }.into());
@@ -68,6 +72,59 @@ impl Weakness {
     }
 }
 
+/// How much an api node has to do.
+struct Load {
+    node: Name,
+    said: ApiLoadReply,
+}
+
+/// What an api node says of it; none if all of them are too old to know.
+async fn load(client: &Client) -> Result<Option<Load>> {
+    match client.api_load().await {
+        Ok((node, said)) => Ok(Some(Load { node, said })),
+        Err(error @ ClientError::NodeTooOld { .. }) => {
+            tracing::debug!("how much there is to do is not known: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Load {
+    /// For people, in one line.
+    fn sentence(&self) -> String {
+        let ApiLoadReply { running, waiting, refused, probes, .. } = &self.said;
+        format!(
+            "{}: {running} queries running, {waiting} waiting, {refused} calls refused and {probes} views probed since its start",
+            self.node
+        )
+    }
+
+    /// Views that it leaves out.
+    fn out(&self) -> impl Iterator<Item = Weakness> {
+        self.said.out.iter().map(|view| Weakness {
+            lost: false,
+            what: format!("{} leaves out view {view}, which was silent or much slower than others", self.node),
+            remedy: Some(format!("see what keeps {view} busy; it is asked again by itself once it answers in time")),
+        })
+    }
+
+    fn document(&self) -> serde_json::Value {
+        let ApiLoadReply { requests, hedges, probes, out, running, waiting, refused, views } = &self.said;
+        let views = views.iter().map(|view| match &view.status {
+            Ok(ViewLoadReply { calls, answered, cancelled, refused }) => json!({
+                "node": view.node.as_str(), "calls": calls, "answered": answered, "cancelled": cancelled, "refused": refused,
+            }),
+            Err(error) => json!({ "node": view.node.as_str(), "error": error }),
+        });
+        json!({
+            "answered_by": self.node.as_str(), "requests": requests, "hedges": hedges, "probes": probes,
+            "left_out": out.iter().map(Name::as_str).collect::<Vec<_>>(),
+            "running": running, "waiting": waiting, "refused": refused, "views": views.collect::<Vec<_>>(),
+        })
+    }
+}
+
 /// What log nodes say of themselves to those who may ask them: with another certificate than an admin's, nothing.
 async fn log_warnings(connection: &Connection) -> Result<Vec<String>> {
     let (log, env) = connection.open_log().await?;
@@ -95,7 +152,7 @@ async fn log_warnings(connection: &Connection) -> Result<Vec<String>> {
 
 impl Judged {
     /// What is missing, what the next failure would take away, and what to do.
-    fn of(status: &ApiStatusReply, topology: &Topology, log_warnings: Vec<String>) -> Judged {
+    fn of(status: &ApiStatusReply, load: Option<&Load>, topology: &Topology, log_warnings: Vec<String>) -> Judged {
         let views = status.views.iter().filter_map(|view| {
             let said = view.status.as_ref().ok()?;
             Some(Seen { node: &view.node, datacenter: &view.datacenter, status: said })
@@ -107,6 +164,7 @@ impl Judged {
 
         let mut weak = silent(status);
         weak.extend(seen.iter().filter_map(lag));
+        weak.extend(load.into_iter().flat_map(Load::out));
         let log_first = newest.map(|info| info.first);
         weak.extend(coverage::gaps(&planned, &seen, log_first).into_iter().map(|gap| Weakness {
             lost: gap.is_open(),
@@ -164,7 +222,7 @@ fn lag(view: &Seen<'_>) -> Option<Weakness> {
     })
 }
 
-fn print(status: &ApiStatusReply, judged: &Judged) {
+fn print(status: &ApiStatusReply, load: Option<&Load>, judged: &Judged) {
     let recent = status.recent.map_or("none yet".to_owned(), |v| v.to_string());
     println!("answered by {} in {}; its newest covered version is {recent}\n", status.node, status.datacenter);
 
@@ -193,6 +251,9 @@ fn print(status: &ApiStatusReply, judged: &Judged) {
     }
     println!("{views}\n");
     println!("{} requests to views from this api node, {} of them hedges", status.requests, status.hedges);
+    if let Some(load) = load {
+        println!("{}", load.sentence());
+    }
     if let Some(log) = &judged.log {
         println!("{log}");
     }
@@ -237,7 +298,7 @@ fn view_row(view: &ViewStatusReply) -> Vec<String> {
     ]
 }
 
-fn document(status: &ApiStatusReply, judged: &Judged) -> serde_json::Value {
+fn document(status: &ApiStatusReply, load: Option<&Load>, judged: &Judged) -> serde_json::Value {
     let log = status.log.iter().map(|n| match &n.status {
         Ok(i) => json!({
             "node": n.node.as_str(), "datacenter": n.datacenter.as_str(), "epoch": i.epoch.map(|e| e.0), "term": i.term,
@@ -264,6 +325,7 @@ fn document(status: &ApiStatusReply, judged: &Judged) -> serde_json::Value {
         "views": views.collect::<Vec<_>>(),
         "requests": status.requests,
         "hedges": status.hedges,
+        "load": load.map(Load::document),
         "coverage": judged.served.iter().map(|(datacenter, pieces)| json!({
             "datacenter": datacenter.as_str(),
             "pieces": pieces.iter().map(piece).collect::<Vec<_>>(),
@@ -282,4 +344,40 @@ fn piece(piece: &Piece) -> serde_json::Value {
         "draining": names(&piece.draining),
         "booting": names(&piece.booting),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use beam_wire::message::api::NodeStatus;
+
+    fn name(name: &str) -> Name {
+        Name::new(name).unwrap()
+    }
+
+    #[test]
+    fn views_that_an_api_node_leaves_out_are_named() {
+        let said = |view: &str, status| NodeStatus { node: name(view), datacenter: name("va"), status };
+        let busy = ViewLoadReply { calls: 1, answered: 20, cancelled: 3, refused: 4 };
+        let said = ApiLoadReply {
+            requests: 100,
+            hedges: 5,
+            probes: 2,
+            out: vec![name("view-va-2a")],
+            running: 16,
+            waiting: 7,
+            refused: 9,
+            views: vec![said("view-va-1a", Ok(busy)), said("view-va-2a", Err("it did not answer".to_owned()))],
+        };
+        let load = Load { node: name("api-va-1"), said };
+        let weak: Vec<Weakness> = load.out().collect();
+        assert_eq!(weak.len(), 1);
+        assert!(!weak[0].lost && weak[0].what.starts_with("api-va-1 leaves out view view-va-2a"), "{}", weak[0].what);
+        let line = "api-va-1: 16 queries running, 7 waiting, 9 calls refused and 2 views probed since its start";
+        assert_eq!(load.sentence(), line);
+        let document = load.document();
+        assert_eq!(document["left_out"], json!(["view-va-2a"]));
+        assert_eq!(document["views"][0]["cancelled"], json!(3));
+        assert_eq!(document["views"][1]["error"], json!("it did not answer"));
+    }
 }
