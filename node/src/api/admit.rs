@@ -1,5 +1,8 @@
 //! How much work an api node takes at once. More is refused before anything is done for it, with a word on when to come
 //! again: those who wait for long have left when their turn comes, and what was done for them is lost.
+//!
+//! Waiting helps over a burst, and after it the queue is empty again. One that is never empty only makes everybody wait: as many
+//! are answered with a short one, and sooner.
 
 use beam_wire::env::Env;
 use beam_wire::{CallError, Code};
@@ -37,6 +40,9 @@ pub struct Admission {
     writes: Semaphore,
     /// How long a query runs, lately, in the mean.
     usual_us: AtomicU64,
+    opened: Instant,
+    /// When somebody got in without waiting, last: so long after `opened`.
+    free_at_us: AtomicU64,
     refused: AtomicU64,
 }
 
@@ -59,6 +65,8 @@ impl Admission {
             waiting: AtomicU32::new(0),
             writes: Semaphore::new(options.writes_max),
             usual_us: AtomicU64::new(0),
+            opened: env.now(),
+            free_at_us: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             options,
         }
@@ -67,14 +75,18 @@ impl Admission {
     /// Waits for the turn of a query or update, where that makes sense.
     pub async fn query(&self, deadline: Instant) -> Result<Admitted<'_>, CallError> {
         let admitted = |permit| Admitted { admission: self, since: self.env.now(), _permit: permit };
+        let now = self.env.now();
         if let Ok(permit) = self.running.try_acquire() {
+            self.free_at_us.store((now - self.opened).as_micros() as u64, Ordering::Relaxed);
             return Ok(admitted(permit));
         }
-        let patience = self.options.wait_max.min(deadline.saturating_duration_since(self.env.now()));
+        let full_for =
+            (now - self.opened).saturating_sub(Duration::from_micros(self.free_at_us.load(Ordering::Relaxed)));
+        let patience = self.options.wait_max.min(deadline.saturating_duration_since(now));
         let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
         let usual = Duration::from_micros(self.usual_us.load(Ordering::Relaxed));
-        if let Err(after) = may_wait(&self.options, waiting as usize, usual, patience) {
+        if let Err(after) = may_wait(&self.options, waiting as usize, usual, patience, full_for) {
             return Err(self.refuse(after, &format!("{waiting} more wait")));
         }
         match self.env.timeout(patience, self.running.acquire()).await {
@@ -142,10 +154,23 @@ impl Drop for Waiting<'_> {
 const HINT_MIN: Duration = Duration::from_millis(100);
 const HINT_MAX: Duration = Duration::from_secs(5);
 
-/// Whether one more may wait while `waiting` do and each runs for `usual`; else, when it may come again.
-fn may_wait(options: &AdmitOptions, waiting: usize, usual: Duration, patience: Duration) -> Result<(), Duration> {
+/// When nobody has got in without waiting for so long, it is no burst any more.
+const BURST: Duration = Duration::from_millis(500);
+/// How long whoever comes then may have to wait, unless fewer wait than run: enough that what runs never waits for more.
+const WAIT_FULL: Duration = Duration::from_millis(50);
+
+/// Whether one more may wait while `waiting` do and each runs for `usual`, and when nobody has got in at once for `full_for`; else,
+/// when it may come again.
+fn may_wait(
+    options: &AdmitOptions,
+    waiting: usize,
+    usual: Duration,
+    patience: Duration,
+    full_for: Duration,
+) -> Result<(), Duration> {
     let turn = usual.mul_f64((waiting + 1) as f64 / options.running_max as f64);
-    if waiting < options.waiting_max && turn <= patience {
+    let helps = full_for <= BURST || turn <= WAIT_FULL || waiting < options.running_max;
+    if waiting < options.waiting_max && turn <= patience && helps {
         return Ok(());
     }
     Err(turn.clamp(HINT_MIN, HINT_MAX))
@@ -174,7 +199,27 @@ mod tests {
             ((3, ms(60_000), ms(2000)), Err(HINT_MAX)),
         ];
         for ((waiting, usual, patience), expected) in cases {
-            assert_eq!(may_wait(&options, waiting, usual, patience), expected, "{waiting} wait for {usual:?} each");
+            let said = may_wait(&options, waiting, usual, patience, ms(0));
+            assert_eq!(said, expected, "{waiting} wait for {usual:?} each");
+        }
+    }
+
+    #[test]
+    fn after_a_burst_few_wait() {
+        let ms = Duration::from_millis;
+        let options = AdmitOptions { running_max: 4, waiting_max: 100, ..AdmitOptions::default() };
+        // (waiting, usual, full for), and what is said.
+        let cases = [
+            ((99, ms(10), ms(500)), Ok(())),
+            ((99, ms(10), ms(501)), Err(ms(250))),
+            ((19, ms(10), ms(501)), Ok(())),
+            ((20, ms(10), ms(501)), Err(HINT_MIN)),
+            ((3, ms(400), ms(501)), Ok(())),
+            ((4, ms(400), ms(501)), Err(ms(500))),
+        ];
+        for ((waiting, usual, full_for), expected) in cases {
+            let said = may_wait(&options, waiting, usual, ms(2000), full_for);
+            assert_eq!(said, expected, "{waiting} wait for {usual:?} each, full for {full_for:?}");
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Everything that a query does: find its version, evaluate it over facts from views, and stream the answer.
 
 use crate::api::ApiRole;
-use crate::api::admit::Admitted;
 use crate::api::lookup::{Lookups, Took};
 use crate::query::{Limits, evaluate, parse_query};
 use crate::remote::view::RemoteViews;
@@ -47,8 +46,6 @@ impl ApiRole {
         position: Position,
         deadline: Instant,
     ) -> Result<(), CallError> {
-        // First: whoever is refused must cost next to nothing.
-        let _admitted = self.admit(deadline).await?;
         let query = parse_query(sparql, base_iri)?;
         let version = self.resolve(position, deadline).await?;
         // What a transaction reads is checked by what it rests on, not by its bytes.
@@ -75,11 +72,6 @@ impl ApiRole {
     /// The facts of one version.
     pub(super) fn source(&self, at: Version, deadline: Instant) -> Lookups<'_, RemoteViews> {
         Lookups { fanout: &self.fanout, texts: &self.texts, at, repeatable: false, deadline, took: Took::default() }
-    }
-
-    /// Waits for the turn of a query or update, or refuses it.
-    pub(super) async fn admit(&self, deadline: Instant) -> Result<Admitted<'_>, CallError> {
-        self.admission.query(deadline).await
     }
 
     /// What a query may use until its deadline.

@@ -19,8 +19,16 @@ impl ApiRole {
         let deadline = call.deadline.unwrap_or_else(|| api.env.now() + PATIENCE);
         Box::pin(async move {
             match call.kind {
-                Kind::ApiQuery => api.query(call.open::<ApiQuery>()?, deadline).await,
-                Kind::ApiRead => api.read(call.open::<ApiRead>()?, deadline).await,
+                // Admission comes first: whoever is refused must cost next to nothing, and whoever waits no more than what they
+                // sent. What the work itself needs is made after it, in a box of its own.
+                Kind::ApiQuery => {
+                    let _admitted = api.admission.query(deadline).await?;
+                    Box::pin(api.query(call.open::<ApiQuery>()?, deadline)).await
+                }
+                Kind::ApiRead => {
+                    let _admitted = api.admission.query(deadline).await?;
+                    Box::pin(api.read(call.open::<ApiRead>()?, deadline)).await
+                }
                 Kind::ApiWatch => api.watch(call.open::<ApiWatch>()?).await,
                 Kind::ApiCommitted => {
                     let _taken = api.admission.write()?;
@@ -29,14 +37,15 @@ impl ApiRole {
                     call.reply(&reply).await
                 }
                 Kind::ApiUpdate => {
+                    let _admitted = api.admission.query(deadline).await?;
                     let mut call = call.open::<ApiUpdate>()?;
-                    let outcome = api.update(&call.request, deadline).await?;
+                    let outcome = Box::pin(api.update(&call.request, deadline)).await?;
                     call.reply(&outcome).await
                 }
                 Kind::ApiTransact => {
                     let _taken = api.admission.write()?;
                     let mut call = call.open::<ApiTransact>()?;
-                    let reply = api.transact(call.request.clone(), deadline).await?;
+                    let reply = Box::pin(api.transact(call.request.clone(), deadline)).await?;
                     call.reply(&reply).await
                 }
                 Kind::ApiLoad => {

@@ -25,7 +25,6 @@ impl ApiRole {
     /// Makes the change, or finds that there is nothing to change.
     pub(super) async fn update(&self, request: &ApiUpdate, deadline: Instant) -> Result<Outcome, CallError> {
         let update = parse_update(&request.sparql, request.base_iri.as_deref())?;
-        let _admitted = self.admit(deadline).await?;
         self.hold_back().await?;
         let mut pause = PAUSE_FIRST;
         for attempts in 1.. {

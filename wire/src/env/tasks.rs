@@ -93,6 +93,9 @@ impl Tasks {
     /// Runs a task that serves requests or helps. A panic is logged and counted, and hurts nothing else.
     pub fn serve(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> Task {
         let shared = self.shared.clone();
+        // Whatever is wrapped around a future holds it twice, as it was given and as it is polled: a call would be copied in
+        // tens of kilobytes before it begins.
+        let task = Box::pin(task);
         self.start(async move {
             if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
                 shared.state().panics += 1;
