@@ -278,3 +278,31 @@ impl Drop for CallGuard {
         *counter += 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use beam_wire::error::Retry;
+
+    #[test]
+    fn calls_are_bounded_and_each_is_counted_once() {
+        let board = Arc::new(Board::new(Vec::new(), Applied::default()));
+        let enter = || board.enter(2);
+        let (one, other) = (enter().unwrap(), enter().unwrap());
+        for _ in 0..3 {
+            let refused = enter().err().expect("two are in");
+            assert_eq!(refused.code, Code::Overloaded);
+            assert_eq!(
+                refused.retry,
+                Retry::Later { after_ms: OVERLOADED_MS },
+                "whoever is refused is told when to come"
+            );
+        }
+        one.ended();
+        drop(other);
+        let last = enter().unwrap();
+        assert_eq!(board.load(), ViewLoadReply { calls: 1, answered: 1, cancelled: 1, refused: 3 });
+        last.ended();
+        assert_eq!(board.load(), ViewLoadReply { calls: 0, answered: 2, cancelled: 1, refused: 3 });
+    }
+}
