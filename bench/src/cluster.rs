@@ -15,6 +15,7 @@ use futures::stream::FuturesUnordered;
 use hdrhistogram::Histogram;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Facts that are asked for: one of each subject.
 const SUBJECTS: usize = 20_000;
@@ -42,14 +43,20 @@ pub struct Cluster {
 pub struct Measured {
     /// From sending to the whole answer, in microseconds; of failed ones, to the error.
     pub latency_us: Histogram<u64>,
+    /// From sending to the refusal, in microseconds.
+    pub refusal_us: Histogram<u64>,
     /// Answered.
     pub answered: u64,
     /// Refused with `Overloaded`.
     pub refused: u64,
     /// Failed otherwise.
     pub failed: u64,
-    /// How long it took.
-    pub took: Duration,
+    /// Of all these, how many were sent before the time was over, and of the answered ones, how many were answered by then:
+    /// what came later is no part of a rate.
+    pub sent_in_time: u64,
+    answered_in_time: u64,
+    time: Duration,
+    until: Instant,
 }
 
 impl Cluster {
@@ -177,28 +184,26 @@ impl Cluster {
 
     /// So many queries a second at fixed times, whatever becomes of those before, for so long, and until the last is answered.
     pub async fn ask_at(&self, api: &Name, rate: f64, time: Duration) -> Result<Measured> {
-        let (env, mut measured) = (&self.env, Measured::new()?);
-        let began = env.now();
+        let env = &self.env;
+        let (began, mut measured) = (env.now(), Measured::start(env, time)?);
         let mut asked = FuturesUnordered::new();
         for number in 0..(time.as_secs_f64() * rate) as u64 {
             let at = began + Duration::from_secs_f64(number as f64 / rate);
             loop {
                 tokio::select! {
                     biased;
-                    Some((outcome, took)) = asked.next() => measured.add(outcome, took)?,
+                    Some((outcome, sent)) = asked.next() => measured.add(outcome, sent, env.now())?,
                     () = env.sleep_until(at) => break,
                 }
             }
             asked.push(async move {
                 let sent = env.now();
-                let outcome = self.query(api).await;
-                (outcome, env.now() - sent)
+                (self.query(api).await, sent)
             });
         }
-        while let Some((outcome, took)) = asked.next().await {
-            measured.add(outcome, took)?;
+        while let Some((outcome, sent)) = asked.next().await {
+            measured.add(outcome, sent, env.now())?;
         }
-        measured.took = env.now() - began;
         Ok(measured)
     }
 
@@ -209,34 +214,54 @@ impl Cluster {
 }
 
 impl Measured {
-    /// Nothing yet.
-    pub fn new() -> Result<Measured> {
+    /// Nothing yet, of what will be asked from now on for so long.
+    pub fn start(env: &Env, time: Duration) -> Result<Measured> {
         let latency_us = Histogram::new_with_bounds(1, 600_000_000, 3)?;
-        Ok(Measured { latency_us, answered: 0, refused: 0, failed: 0, took: Duration::ZERO })
+        Ok(Measured {
+            refusal_us: latency_us.clone(),
+            latency_us,
+            answered: 0,
+            refused: 0,
+            failed: 0,
+            sent_in_time: 0,
+            answered_in_time: 0,
+            time,
+            until: env.now() + time,
+        })
     }
 
-    /// One query ended after so long.
-    pub fn add(&mut self, outcome: Result<(), CallError>, took: Duration) -> Result<()> {
+    /// One query that was sent then has ended now.
+    pub fn add(&mut self, outcome: Result<(), CallError>, sent: Instant, now: Instant) -> Result<()> {
+        self.sent_in_time += u64::from(sent < self.until);
+        let took_us = (now - sent).as_micros() as u64;
         match outcome {
             Err(error) if error.code == Code::Overloaded => {
                 self.refused += 1;
-                return Ok(());
+                return Ok(self.refusal_us.record(took_us)?);
             }
             Err(error) => {
                 eprintln!("beam-bench: a query failed: {error}");
                 self.failed += 1;
             }
-            Ok(()) => self.answered += 1,
+            Ok(()) => {
+                self.answered += 1;
+                self.answered_in_time += u64::from(now < self.until);
+            }
         }
-        Ok(self.latency_us.record(took.as_micros() as u64)?)
+        Ok(self.latency_us.record(took_us)?)
+    }
+
+    /// Sent in each second.
+    pub fn offered_per_second(&self) -> f64 {
+        self.sent_in_time as f64 / self.time.as_secs_f64()
     }
 
     /// Answered in each second.
     pub fn per_second(&self) -> f64 {
-        self.answered as f64 / self.took.as_secs_f64()
+        self.answered_in_time as f64 / self.time.as_secs_f64()
     }
 
-    /// In milliseconds.
+    /// Of those that were not refused, in milliseconds.
     pub fn percentile(&self, percent: f64) -> f64 {
         self.latency_us.value_at_percentile(percent) as f64 / 1e3
     }

@@ -2,8 +2,8 @@
 //! beside the same a moment before with nobody sick, and what that costs.
 //!
 //! All nodes are processes of their own on this machine. Every view stands behind a [`proxy`], which counts bytes and can be made a
-//! bad network; a view whose replies are late stands behind a [`relay`]. Queries are sent at fixed times, whatever becomes of those
-//! before, so that one that waits keeps no other from being measured.
+//! bad network; where replies of one are to be late, every view stands behind a [`relay`] as well. Queries are sent at fixed times,
+//! whatever becomes of those before, so that one that waits keeps no other from being measured.
 
 mod proxy;
 mod relay;
@@ -47,7 +47,7 @@ enum Case {
 }
 
 impl Case {
-    /// Late comes last: its double stays.
+    /// Late comes last: the doubles stay.
     const ALL: [Case; 4] = [Case::Paused, Case::Slow, Case::Lossy, Case::Late];
 
     fn key(self) -> &'static str {
@@ -89,7 +89,8 @@ struct Bench {
     args: Args,
     cluster: Cluster,
     proxies: Vec<Proxy>,
-    relay: Option<Relay>,
+    /// One before each view, as soon as replies are to be late: what a double costs, all cost.
+    relays: Vec<Relay>,
 }
 
 /// Queries, and what they cost.
@@ -110,16 +111,18 @@ impl Bench {
             proxies.push(Proxy::start(&cluster.env, node.address, node.bind()).await?);
         }
         cluster.start().await?;
-        Ok(Bench { args, cluster, proxies, relay: None })
+        Ok(Bench { args, cluster, proxies, relays: vec![] })
     }
 
     async fn case(&mut self, case: Case, figures: &mut Figures) -> Result<()> {
         if case == Case::Late {
-            let node = self.cluster.processes.topology.node(&Name::new(SICK)?).context("a view")?;
-            let relay =
-                Relay::start(&self.cluster.env, &self.cluster.processes.certs(), &node.name, node.bind()).await?;
-            self.proxies[0].lead_to(relay.address());
-            self.relay = Some(relay);
+            let (env, processes) = (&self.cluster.env, &self.cluster.processes);
+            for ((name, _), proxy) in VIEWS.iter().zip(&self.proxies) {
+                let node = processes.topology.node(&Name::new(*name)?).context("a view")?;
+                let relay = Relay::start(env, &processes.certs(), &node.name, node.bind()).await?;
+                proxy.lead_to(relay.address());
+                self.relays.push(relay);
+            }
             self.cluster.restart_apis().await?;
         }
         let (hedged, plain) = (Name::new(HEDGED)?, Name::new(PLAIN)?);
@@ -143,7 +146,7 @@ impl Bench {
             Case::Paused => self.cluster.processes.pause(&Name::new(SICK)?, true)?,
             Case::Slow => self.proxies[0].set(Trouble { delay: Duration::from_millis(100), ..Trouble::default() }),
             Case::Lossy => self.proxies[0].set(Trouble { loss: 0.05, ..Trouble::default() }),
-            Case::Late => self.relay.as_ref().context("a double")?.set_late(0.01),
+            Case::Late => self.relays[0].set_late(0.01),
         }
         Ok(())
     }
@@ -152,7 +155,7 @@ impl Bench {
         match case {
             Case::Paused => self.cluster.processes.pause(&Name::new(SICK)?, false)?,
             Case::Slow | Case::Lossy => self.proxies[0].set(Trouble::default()),
-            Case::Late => self.relay.as_ref().context("a double")?.set_late(0.0),
+            Case::Late => self.relays[0].set_late(0.0),
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ mod apply;
 mod carousel;
 mod catch_up;
 mod cluster;
+mod cores;
 mod entries;
 mod etcd;
 mod facts;

@@ -1,5 +1,6 @@
 //! Nodes, each a process of its own on this machine, as production runs them.
 
+use crate::cores::Cores;
 use anyhow::{Context, Result};
 use beam_certs::Credentials;
 use beam_node::discovery::DnsServer;
@@ -39,6 +40,8 @@ const FILL_BYTES_IN_FLIGHT: usize = 4 << 20;
 pub struct Processes {
     pub env: Env,
     pub topology: Topology,
+    /// Where nodes run; anywhere, if nothing is said.
+    pub cores: Option<Cores>,
     home: TempDir,
     running: BTreeMap<Name, Child>,
     _dns: DnsServer,
@@ -80,7 +83,7 @@ impl Processes {
         let identities: Vec<Identity> = topology.nodes.iter().map(|n| topology.identity(n)).chain([admin]).collect();
         beam_certs::ensure(&bare, &home.path().join("certs"), &topology.cluster, &identities)?;
         let env = Env::real(Arc::new(Resolver::new(&[dns.address()])?)).child("bench");
-        Ok(Processes { env, topology, home, running: BTreeMap::new(), _dns: dns })
+        Ok(Processes { env, topology, cores: None, home, running: BTreeMap::new(), _dns: dns })
     }
 
     /// Waits until the log takes appends.
@@ -117,7 +120,8 @@ impl Processes {
             topology = home.join(format!("{name}.toml"));
             std::fs::write(&topology, text)?;
         }
-        let child = Command::new(std::env::current_exe()?)
+        let mut command = Command::new(std::env::current_exe()?);
+        command
             .arg("node")
             .arg("--topology")
             .arg(topology)
@@ -127,10 +131,12 @@ impl Processes {
             .arg("--certs")
             .arg(self.certs())
             .stdout(Stdio::null())
-            .stderr(File::options().create(true).append(true).open(home.join(format!("{name}.stderr")))?)
-            .spawn()
-            .with_context(|| format!("cannot start {name}"))?;
-        self.running.insert(name.clone(), child);
+            .stderr(File::options().create(true).append(true).open(home.join(format!("{name}.stderr")))?);
+        let child = match &self.cores {
+            Some(cores) => cores.start_node(|| command.spawn())?,
+            None => command.spawn(),
+        };
+        self.running.insert(name.clone(), child.with_context(|| format!("cannot start {name}"))?);
         Ok(())
     }
 
