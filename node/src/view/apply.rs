@@ -14,6 +14,7 @@ use super::checkpoint;
 use super::keys::Order;
 use super::outcomes::{Outcome, Outcomes};
 use super::recent::{Deleted, Recent};
+use super::row_cache::RowCache;
 use super::scan;
 use super::store::{Batch, Deletions, Heat, Progress, StorageError, Store, orders};
 use super::sums::{self, Cells, Changes, Sums};
@@ -112,6 +113,7 @@ pub struct Shared {
     outcomes: Mutex<Outcomes>,
     slots: Mutex<Option<Slots>>,
     recent: [Mutex<Recent>; 2],
+    rows: RowCache,
     sums: Mutex<Sums>,
 }
 
@@ -191,7 +193,7 @@ impl Applier {
         };
         let sums = Sums::new(cells.clone(), tallies, progress.applied, verdicts.sum(), verdicts.judged());
         let (outcomes, sums) = (Mutex::new(outcomes), Mutex::new(sums));
-        let shared = Arc::new(Shared { outcomes, slots: Mutex::default(), recent, sums });
+        let shared = Arc::new(Shared { outcomes, slots: Mutex::default(), recent, rows: RowCache::new(), sums });
         let applier = Applier {
             held,
             cells,
@@ -565,6 +567,11 @@ impl Shared {
     /// Hashes of what is applied. They may be ahead of what can be read by one run.
     pub fn sums(&self) -> MutexGuard<'_, Sums> {
         self.sums.lock().expect("nothing panics while it holds this")
+    }
+
+    /// What look-ups have found lately.
+    pub fn rows(&self) -> &RowCache {
+        &self.rows
     }
 
     /// Recent deletions in a space: 0 subject, 1 object.

@@ -7,16 +7,20 @@
 //! What was live at T is what is live now and was inserted at or before T, and what is past but was
 //! inserted at or before T and deleted after. The past is asked only where the write history shows
 //! a write after T, and read from recent deletions in memory where they reach back to T.
+//!
+//! Nor is the disk asked for what was found before and, as the write history shows, not written since ([`RowCache`]).
 
 use super::apply::{Held, Shared};
 use super::keys::{self, Key, Order};
 use super::recent::Deleted;
+use super::row_cache::{Answer, FACTS_MAX, RowCache};
 use super::store::{Scan, Snapshot, StorageError, Store};
 use super::verdict::Slots;
 use beam_wire::command::AccessPath;
 use beam_wire::fact::{GraphPattern, Pattern};
 use beam_wire::{CallError, Code, Epoch, Fact, LogIndex, Point, Range, Space, TermId, Version};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Facts in one slice: with their numbers they take less than 256 KiB.
 pub const SLICE_FACTS: usize = 3_500;
@@ -49,6 +53,13 @@ pub enum At {
 pub struct Lookup {
     snapshot: Snapshot,
     index: LogIndex,
+    /// What the snapshot is of.
+    applied: LogIndex,
+    /// The write history; none while it does not cover the snapshot.
+    slots: Option<Slots>,
+    rows: RowCache,
+    /// All live facts of the current pattern's prefix so far; none if they are too many, or will not be all.
+    gathered: Option<Vec<Fact>>,
     space: Space,
     /// Only facts at these points; none if the view holds no others.
     range: Option<Range>,
@@ -80,13 +91,15 @@ enum Past {
     /// Nothing was deleted after the version.
     None,
     /// From memory, by order: past keys, ascending.
-    Recent { slots: Option<Slots>, deletions: Vec<Deleted>, by_order: BTreeMap<Order, Vec<Key>> },
+    Recent { deletions: Vec<Deleted>, by_order: BTreeMap<Order, Vec<Key>> },
     /// From disk.
-    Disk { slots: Option<Slots> },
+    Disk,
 }
 
 enum Stage {
     Start,
+    /// From an answer of before: the place in it.
+    Remembered(Arc<Answer>, usize),
     Live(Scan),
     LiveDone,
     Past(Box<PastScan>),
@@ -144,13 +157,12 @@ impl Lookup {
         let past = if index == progress.applied {
             Past::None
         } else {
-            let slots = shared.slots();
             let space = usize::from(request.space == Space::Object);
             // After the snapshot was taken, so that all of its deletions are there.
             match shared.recent(space).between(index, progress.applied) {
                 Some(deletions) if deletions.is_empty() => Past::None,
-                Some(deletions) => Past::Recent { slots, deletions, by_order: BTreeMap::new() },
-                None => Past::Disk { slots },
+                Some(deletions) => Past::Recent { deletions, by_order: BTreeMap::new() },
+                None => Past::Disk,
             }
         };
         let mut plans: Vec<Plan> = request
@@ -163,6 +175,11 @@ impl Lookup {
         Ok(Lookup {
             snapshot,
             index,
+            applied: progress.applied,
+            // After the snapshot was taken, so that all of its writes are there.
+            slots: shared.slots(),
+            rows: shared.rows().clone(),
+            gathered: None,
             space: request.space,
             range: (held.ranges(request.space) != [request.range]).then_some(request.range),
             last_point: None,
@@ -242,16 +259,37 @@ impl Lookup {
                     let live = inserted.is_some_and(|inserted| inserted <= self.index);
                     return Ok((live && self.in_range(&fact)).then_some(fact));
                 }
+                if let Some(answer) = self.remembered() {
+                    self.stage = Stage::Remembered(answer, 0);
+                    return Ok(None);
+                }
                 self.stage = Stage::Live(self.snapshot.live_prefix(plan.order, &plan.prefix));
+                self.gathered = Some(Vec::new()).filter(|_| !plan.prefix.as_ref().is_empty());
                 Ok(None)
+            }
+            Stage::Remembered(answer, next) => {
+                let Some(fact) = answer.facts.get(*next).copied() else {
+                    self.next_pattern();
+                    return Ok(None);
+                };
+                *next += 1;
+                Ok((plan.pattern.matches(&fact) && self.in_range(&fact)).then_some(fact))
             }
             Stage::Live(scan) => {
                 let Some(item) = scan.next() else {
+                    if let Some(facts) = self.gathered.take() {
+                        let answer = Answer { at: self.applied, facts: facts.into() };
+                        self.rows.put(plan.order, &plan.prefix, answer);
+                    }
                     self.stage = Stage::LiveDone;
                     return Ok(None);
                 };
                 let (key, value) = item?;
                 let fact = keys::read_live(plan.order, &key)?;
+                match &mut self.gathered {
+                    Some(facts) if facts.len() < FACTS_MAX => facts.push(fact),
+                    _ => self.gathered = None,
+                }
                 let found = plan.pattern.matches(&fact) && keys::read_index(&value)? <= self.index;
                 Ok((found && self.in_range(&fact)).then_some(fact))
             }
@@ -263,15 +301,25 @@ impl Lookup {
         }
     }
 
+    /// What was found before for the current pattern's prefix, if nothing that the pattern matches was written between
+    /// then and this version.
+    fn remembered(&self) -> Option<Arc<Answer>> {
+        let (plan, slots) = (&self.plans[self.current], self.slots.as_ref()?);
+        let answer = self.rows.get(plan.order, &plan.prefix)?;
+        (!written_after(slots, &plan.pattern, self.index.min(answer.at))).then_some(answer)
+    }
+
     /// Opens the past for the current pattern, or answers from memory and goes on.
     fn begin_past(&mut self) {
         let plan = &self.plans[self.current];
-        let (Past::Recent { slots, .. } | Past::Disk { slots }) = &self.past else { return self.next_pattern() };
-        if slots.as_ref().is_some_and(|slots| !written_after(slots, &plan.pattern, self.index)) {
+        if matches!(self.past, Past::None) {
+            return self.next_pattern();
+        }
+        if self.slots.as_ref().is_some_and(|slots| !written_after(slots, &plan.pattern, self.index)) {
             return self.next_pattern();
         }
         let scan = match &mut self.past {
-            Past::Recent { deletions, by_order, .. } => {
+            Past::Recent { deletions, by_order } => {
                 let (order, index) = (plan.order, self.index);
                 let sorted = by_order.entry(order).or_insert_with(|| {
                     let of_version = deletions.iter().filter(|d| d.inserted <= index);
