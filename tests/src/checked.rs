@@ -109,11 +109,6 @@ impl Checked {
         std::mem::take(&mut written.gap).max(running)
     }
 
-    /// The newest acknowledged change.
-    pub fn newest(&self) -> Option<Version> {
-        self.record.written().newest
-    }
-
     /// Waits until every reader has ended so many calls more: enough that whoever answers now was asked for all.
     pub async fn go_on(&self, calls: u64) {
         let read = || self.record.read.lock().expect("nobody panics with it").clone();

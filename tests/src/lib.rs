@@ -274,8 +274,8 @@ impl SimCluster {
                 env.sleep(ms(2000)).await;
                 self.return_datacenter(&datacenter).await?;
             }
-            two => {
-                let role = ["log", "view", "api", "api"][two - 2];
+            role => {
+                let role = ["log", "view", "api", "api"][role - 2];
                 let names = self.topology.nodes.iter().map(|n| &n.name).filter(|n| n.as_str().starts_with(role));
                 let names: Vec<Name> = names.cloned().collect();
                 let node = &names[env.random_below(names.len())];

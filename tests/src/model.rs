@@ -122,11 +122,6 @@ impl Model {
         self.facts.iter().filter_map(of).collect()
     }
 
-    /// The facts after all entries.
-    pub fn facts(&self) -> BTreeSet<Fact> {
-        self.facts.clone()
-    }
-
     /// Goes on by one entry; the facts that it has changed: those that are gone, and those that have come.
     pub fn go_on(&mut self, index: u64, entry: &Entry) -> (BTreeSet<Fact>, BTreeSet<Fact>) {
         let Entry::Data { body, .. } = entry else { return Default::default() };

@@ -8,7 +8,7 @@ use beam_node::log::disk_sim::Loss;
 use beam_tests::SimCluster;
 use beam_wire::ClientRole;
 use beam_wire::env::sim::{SimWorld, Trace};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -27,13 +27,7 @@ fn story(seed: u64) -> Result<Outcome> {
         let mut cluster = SimCluster::start(world.clone(), 0.001, |topology| topology.verdicts.slots_log2 = 14).await?;
         let env = cluster.env();
         let datacenters = cluster.topology.datacenters.clone();
-        let mut clients = BTreeMap::new();
-        for datacenter in &datacenters {
-            let mut order = datacenters.clone();
-            order.sort_by_key(|d| d != datacenter);
-            clients.insert(datacenter.clone(), cluster.client(datacenter, &order, ClientRole::Writer).await?);
-        }
-        checks::until_serving(&env, &clients, PATIENCE).await.context("at the start")?;
+        let clients = cluster.clients_everywhere(PATIENCE).await.context("at the start")?;
 
         let traffic = Traffic::start(&env, &clients, vec![]);
         env.sleep(Duration::from_secs(3)).await;
