@@ -10,6 +10,7 @@
 //!     cargo run --release -p beam-bench -- views --facts 5000000
 //!     cargo run --release -p beam-bench -- apply
 //!     cargo run --release -p beam-bench -- carousel
+//!     cargo run --release -p beam-bench -- prune
 //!     cargo run --release -p beam-bench -- hedge
 //!     cargo run --release -p beam-bench -- overload
 
@@ -27,6 +28,7 @@ mod hedge;
 mod load;
 mod overload;
 mod processes;
+mod prune;
 mod read;
 mod restart;
 mod store;
@@ -60,6 +62,8 @@ enum Bench {
     Apply(apply::Args),
     /// Copy all that a view holds over loopback: MB/s, beside raw QUIC's, and what look-ups notice of it
     Carousel(carousel::Args),
+    /// Remove versions that nobody may read any more, and what look-ups notice of it
+    Prune(prune::Args),
     /// Append to three log nodes on this machine: entries/s and latency, beside a file's and etcd's
     Append(append::Args),
     /// Read the log of a node that has just started: MB/s, beside its files' and raw QUIC's
@@ -95,6 +99,7 @@ fn bench() -> anyhow::Result<()> {
         Bench::Views(args) => views::run(args)?,
         Bench::Apply(args) => apply::run(args)?,
         Bench::Carousel(args) => carousel::run(args)?,
+        Bench::Prune(args) => prune::run(args)?,
         Bench::Append(args) => append::run(args)?,
         Bench::Read(args) => read::run(args)?,
         Bench::CatchUp(args) => catch_up::run(args)?,

@@ -16,7 +16,7 @@ use super::outcomes::{Outcome, Outcomes};
 use super::recent::{Deleted, Recent};
 use super::row_cache::RowCache;
 use super::scan;
-use super::store::{Batch, Deletions, Heat, Progress, StorageError, Store, orders};
+use super::store::{Batch, Deletions, Heat, Progress, StorageError, Store, StoredBytes, orders};
 use super::sums::{self, Cells, Changes, Sums};
 use super::terms::KnownTerms;
 use super::verdict::{Change, Judged, Slots, UnknownFormat, Verdicts};
@@ -57,8 +57,8 @@ pub const HISTORY: u64 = 1_000_000;
 /// Judging so many entries again, at a restart, takes seconds.
 pub const CHECKPOINT_INDEXES: u64 = 65_536;
 
-/// Hot facts that become like others again at a time: in a millisecond or so.
-const COOLED_MAX: usize = 256;
+/// Hot facts that are looked at together, whether they have rested: in a millisecond or so.
+const COOLED: usize = if cfg!(test) { 2 } else { 256 };
 
 /// Why a view cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +130,10 @@ pub struct Applier {
     unsaved_bytes: u64,
     known_terms: KnownTerms,
     deletions: Deletions,
+    /// The next of the hot facts to look at, whether it has rested; none for the first.
+    next_hot: Option<StoredBytes>,
+    /// Writes since some were looked at. One is for each, so that no more become hot than are looked at.
+    writes: usize,
     subject_writes: Vec<Write>,
     object_writes: Vec<Write>,
     cells: Cells,
@@ -180,7 +184,7 @@ struct Past {
 impl Applier {
     /// Takes up where the store was left.
     pub fn open(store: Store, options: ApplyOptions) -> Result<Applier, StorageError> {
-        let progress = store.progress()?;
+        let mut progress = store.progress()?;
         let (mut verdicts, outcomes) = checkpoint::load(&store)?;
         verdicts.read_formats(options.format);
         let recent = [Recent::new(progress.applied), Recent::new(progress.applied)].map(Mutex::new);
@@ -189,7 +193,19 @@ impl Applier {
         let (tallies, unsaved_cells) = match store.tallies(&cells, progress.applied)? {
             Some(kept) => (kept, BTreeSet::new()),
             // A copy, or what a program has left that did not sum.
-            None => (scan::tally(&store, &cells)?, (0..cells.served().len()).collect()),
+            None => {
+                let (tallies, counts) = scan::tally(&store, &cells)?;
+                progress.facts = counts.values().sum();
+                let mut batch = store.batch();
+                for ((predicate, named), count) in &counts {
+                    batch.put_count(predicate, *named, *count);
+                }
+                cells.served().iter().zip(&tallies).for_each(|(cell, tally)| batch.put_tally(cell, tally));
+                batch.put_summed(progress.applied);
+                batch.put_progress(&progress);
+                batch.commit()?;
+                (tallies, BTreeSet::new())
+            }
         };
         let sums = Sums::new(cells.clone(), tallies, progress.applied, verdicts.sum(), verdicts.judged());
         let (outcomes, sums) = (Mutex::new(outcomes), Mutex::new(sums));
@@ -208,6 +224,8 @@ impl Applier {
             unsaved_bytes: 0,
             known_terms: KnownTerms::new(),
             deletions: Deletions::new(),
+            next_hot: None,
+            writes: 0,
             subject_writes: Vec::new(),
             object_writes: Vec::new(),
         };
@@ -253,18 +271,15 @@ impl Applier {
                 let outcomes = self.shared.outcomes();
                 checkpoint::write(&mut batch, &mut self.verdicts, &outcomes, self.checkpoint);
             }
-            let mut raised = false;
             if last > self.progress.applied {
                 self.progress.applied = last;
                 self.progress.rules = self.verdicts.rules().cloned();
-                raised = self.raise_oldest();
+                self.raise_oldest();
             }
             batch.put_progress(&self.progress);
             self.write_sums(&mut batch);
             batch.commit()?;
-            if raised {
-                self.cool()?;
-            }
+            self.cool()?;
             if due {
                 self.checkpoint = last;
                 self.unsaved_bytes = 0;
@@ -286,19 +301,24 @@ impl Applier {
 
     /// Gives up the oldest versions, a sixteenth of the history at a time: readers of the oldest are
     /// told so, and only after this is durable are they dropped.
-    fn raise_oldest(&mut self) -> bool {
+    fn raise_oldest(&mut self) {
         let oldest = self.progress.applied.0.saturating_sub(self.options.history);
-        let raise = oldest > self.progress.oldest.0 + self.options.history / 16;
-        if raise {
+        if oldest > self.progress.oldest.0 + self.options.history / 16 {
             self.progress.oldest = LogIndex(oldest);
         }
-        raise
     }
 
     /// Puts facts that were hot once, and have not changed for a whole history, back among all others.
-    fn cool(&self) -> Result<(), StorageError> {
+    fn cool(&mut self) -> Result<(), StorageError> {
+        if self.writes < COOLED {
+            return Ok(());
+        }
+        self.writes = 0;
+        let from = self.next_hot.take();
+        let (cooled, next) = self.store.cooled(self.progress.oldest, from.as_deref().unwrap_or(&[]), COOLED)?;
+        self.next_hot = next;
         let mut batch = self.store.batch();
-        for (fact, live) in self.store.cooled(self.progress.oldest, COOLED_MAX)? {
+        for (fact, live) in cooled {
             for (space, id) in [(Space::Subject, &fact.subject), (Space::Object, &fact.object)] {
                 if self.held.contains(space, id.point()) {
                     orders(space).iter().for_each(|order| batch.put_live(*order, &fact, live, Heat::Cold));
@@ -415,6 +435,7 @@ impl Applier {
                 }
             }
         }
+        self.writes += by_subject.len() + by_object.len();
         let mut of_subjects = self.fold(Order::Spog, &mut by_subject)?;
         let mut of_objects = self.fold(Order::Opsg, &mut by_object)?;
         self.write_counts(batch, &of_subjects)?;

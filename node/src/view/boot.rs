@@ -4,7 +4,7 @@
 //! First it takes a verdict checkpoint, then facts and texts, cut to its own range, from several views at
 //! once: those of its own datacenter before others, whatever their cuts. What it has got is noted with the
 //! data, so that it goes on where it was when it is killed, and asks another view for the rest when one
-//! dies. Counts are made from the facts at the end. A backup begins in the same way ([`Keep`]).
+//! dies. Counts and sums are made from what is there in the end, when it is opened. A backup begins in the same way ([`Keep`]).
 
 use super::checkpoint;
 use super::intervals::Intervals;
@@ -87,13 +87,11 @@ impl Keep for Store {
         self.ingest_terms(terms)
     }
 
-    /// Counts the facts, and says durably that it is whole.
+    /// Says durably that it is whole. Whoever opens it then counts and sums what there is.
     fn conclude(&self, at: Version, oldest: LogIndex) -> Result<(), StorageError> {
         // The checkpoint may be older than the epoch that the facts are of.
         let rules = checkpoint::load(self)?.0.rules().map(|rules| Rules { epoch: at.epoch, ..rules.clone() });
-        let counts = self.recount()?;
-        let facts = counts.values().sum();
-        Store::conclude(self, &Progress { applied: at.index, oldest, facts, rules }, &counts)
+        Store::conclude(self, &Progress { applied: at.index, oldest, facts: 0, rules })
     }
 }
 
@@ -280,9 +278,9 @@ fn sources(views: &impl Views) -> Vec<View> {
     views.table().into_iter().filter(able).collect()
 }
 
-/// Whether there is a view with so much more than `next` entries that copying is quicker than reading them.
-pub fn is_worth_it(views: &impl Views, next: LogIndex, entries: u64) -> bool {
-    sources(views).iter().any(|view| view.status.applied.0 > next.0 + entries)
+/// Whether there is a view with more than so many entries: then copying is quicker than reading them.
+pub fn is_worth_it(views: &impl Views, entries: u64) -> bool {
+    sources(views).iter().any(|view| view.status.applied.0 > entries)
 }
 
 /// Whether others hold all of these ranges.

@@ -382,7 +382,7 @@ impl Life {
         let until = self.env.now() + LOOK_AROUND;
         loop {
             let changed = views.changed();
-            if boot::is_worth_it(views, LogIndex(0), self.options.copy_entries) {
+            if boot::is_worth_it(views, self.options.copy_entries) {
                 return true;
             }
             if self.env.timeout_at(until, changed).await.is_err() {
@@ -436,7 +436,10 @@ impl Life {
     }
 
     fn answer_from(&self, desk: Option<Desk>) {
-        *self.desk.write().expect("nothing panics while it holds this") = desk;
+        let before = std::mem::replace(&mut *self.desk.write().expect("nothing panics while it holds this"), desk);
+        if let Some(before) = before {
+            before.close();
+        }
     }
 }
 

@@ -27,30 +27,35 @@ pub async fn prune_regularly(env: Env, desk: Arc<RwLock<Option<Desk>>>) {
     loop {
         env.sleep(pause).await;
         pause = PRUNE_EVERY;
-        let desk = desk.read().expect("nothing panics while it holds this").clone();
-        let Some(Desk { store, .. }) = desk else { continue };
-        let floor = store.floor();
-        if floor <= done {
+        let desk = || desk.read().expect("nothing panics while it holds this").clone();
+        let Some(floor) = desk().map(|desk| desk.store.floor()) else { continue };
+        if floor == done {
             continue;
         }
-        match pass(&env, &store).await {
+        match pass(&env, || desk().map(|desk| desk.store)).await {
             Ok(removed) => {
                 done = floor;
                 tracing::debug!("{removed} past versions from up to {floor} were removed");
             }
-            // Whoever applies finds the same, and knows what to do.
-            Err(why) => tracing::warn!("past versions are not removed: {why}"),
+            Err(why) => {
+                tracing::warn!("past versions are not removed: {why}");
+                if let Some(desk) = desk() {
+                    desk.refuse(why.into());
+                }
+            }
         }
     }
 }
 
-/// Goes over all past versions once. Returns how many it has removed.
-pub async fn pass(env: &Env, store: &Store) -> Result<u64, StorageError> {
+/// Goes over all past versions once. Returns how many it has removed. It asks for the store slice by slice, and ends
+/// when there is none: while it waits, it keeps nobody from closing it.
+pub async fn pass(env: &Env, store: impl Fn() -> Option<Store>) -> Result<u64, StorageError> {
     let mut removed = 0;
-    for order in store.orders() {
+    let orders: Vec<_> = store().map(|store| store.orders().collect()).unwrap_or_default();
+    for order in orders {
         let mut next = Some(Bytes::new());
         while let Some(from) = next {
-            let store = store.clone();
+            let Some(store) = store() else { return Ok(removed) };
             let pruned = env.blocking(move || store.prune(order, from, SLICE_ROWS)).await?;
             removed += pruned.removed;
             next = pruned.next;

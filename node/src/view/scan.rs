@@ -27,6 +27,7 @@ pub struct Scan {
     found: BTreeMap<Part, Vec<Tally>>,
     last_point: (TermId, Point),
     counting: Option<Counting>,
+    counts: Counts,
     /// The first counter that is wrong.
     miscounted: Option<String>,
     records: u64,
@@ -41,24 +42,28 @@ enum Part {
     Verdicts,
 }
 
+/// How many facts have a predicate, in the default graph (false) and in named ones.
+pub type Counts = BTreeMap<(TermId, bool), u64>;
+
 /// Live facts of one predicate, in the default graph and in others.
 struct Counting {
     predicate: TermId,
     counts: [u64; 2],
 }
 
-/// What a view holds, made from its disk: of one that has not kept sums, or was copied. Nothing writes meanwhile.
-pub fn tally(store: &Store, cells: &Cells) -> Result<Vec<Tally>, StorageError> {
+/// What a view holds and the live facts of its subject space, made from its disk: of one that has not kept sums, or was
+/// copied. Nothing writes meanwhile.
+pub fn tally(store: &Store, cells: &Cells) -> Result<(Vec<Tally>, Counts), StorageError> {
     let mut scan = Scan::of(store.snapshot(), cells.clone(), (LogIndex(0), LogIndex(0)));
-    // One order of each space says it all.
-    scan.next.retain(|part| matches!(part, Part::Live(Order::Spog | Order::Opsg) | Part::Texts));
+    // One order of each space says it all, and the one that goes by predicate counts, too.
+    scan.next.retain(|part| matches!(part, Part::Live(Order::Posg | Order::Opsg) | Part::Texts));
     while scan.slice()?.is_some() {}
     let mut tallies = cells.empty();
     for (part, found) in &scan.found {
         let space = part.space();
         tallies[cells.of_space(space)].copy_from_slice(&found[cells.of_space(space)]);
     }
-    Ok(tallies)
+    Ok((tallies, scan.counts))
 }
 
 impl Scan {
@@ -82,6 +87,7 @@ impl Scan {
             found: BTreeMap::new(),
             last_point: (TermId::DEFAULT_GRAPH, TermId::DEFAULT_GRAPH.point()),
             counting: None,
+            counts: Counts::new(),
             miscounted: None,
             records: 0,
         }
@@ -173,6 +179,9 @@ impl Scan {
     fn end_counting(&mut self) -> Result<(), StorageError> {
         let Some(Counting { predicate, counts }) = self.counting.take() else { return Ok(()) };
         for (named, count) in [false, true].into_iter().zip(counts) {
+            if count > 0 {
+                self.counts.insert((predicate, named), count);
+            }
             let counter = self.snapshot.count(&predicate, named)?;
             if counter != count {
                 self.miscounted.get_or_insert(format!(

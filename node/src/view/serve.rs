@@ -46,7 +46,7 @@ pub struct Desk {
     pub calls_max: u32,
     /// What others copy from.
     pub carousel: Carousel,
-    /// One scan at a time.
+    /// One scan at a time; none once it is closed.
     pub scanning: Arc<Semaphore>,
 }
 
@@ -162,6 +162,12 @@ fn sum(a: ViewLoadReply, b: ViewLoadReply) -> ViewLoadReply {
 }
 
 impl Desk {
+    /// Ends what goes on for long beside the look-ups: whoever holds this lets go of the store soon.
+    pub(super) fn close(&self) {
+        self.carousel.close();
+        self.scanning.close();
+    }
+
     /// Answers a call that counts, if there are not too many.
     async fn counted(&self, answering: impl Future<Output = Result<(), CallError>>) -> Result<(), CallError> {
         let counted = self.board.enter(self.calls_max)?;

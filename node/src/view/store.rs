@@ -25,7 +25,7 @@ use super::boot::Unfinished;
 use super::keys::{self, Key, KeyError, Order};
 use super::sums::{Cells, Tally};
 use super::verdict::Rules;
-use beam_wire::message::view::{KeyInterval, Served};
+use beam_wire::message::view::Served;
 use beam_wire::{Fact, LogIndex, Name, Space, TermId, codec};
 use bytes::Bytes;
 use fjall::compaction::filter::Factory;
@@ -171,6 +171,9 @@ struct Lane {
     live: Keyspace,
     past: Keyspace,
 }
+
+/// Facts that are hot no more, and since when each is live, if it is; and where to look on.
+pub type Cooled = (Vec<(Fact, Option<LogIndex>)>, Option<StoredBytes>);
 
 /// The version of everything in this module and [`super::keys`].
 const LAYOUT: u16 = 1;
@@ -363,20 +366,21 @@ impl Store {
         hot::found(row.as_deref(), || self.hot.get(hot::key(fact)))
     }
 
-    /// Hot facts that have not changed since before `oldest`, so many at most: since when each is live, if it is.
-    pub fn cooled(&self, oldest: LogIndex, max: usize) -> Result<Vec<(Fact, Option<LogIndex>)>, StorageError> {
+    /// Looks at so many hot facts, from a key on. Returns those that have not changed since `oldest`, and since when each
+    /// is live, if it is; and the key of the next to look at, none if that was the last.
+    pub fn cooled(&self, oldest: LogIndex, from: &[u8], count: usize) -> Result<Cooled, StorageError> {
         let mut cooled = Vec::new();
-        for row in self.hot.iter() {
+        for (number, row) in self.hot.range(from..).enumerate() {
             let (key, value) = row.into_inner()?;
+            if number == count {
+                return Ok((cooled, Some(key)));
+            }
             let (live, since) = hot::read(&value)?;
             if since <= oldest {
                 cooled.push((keys::read_live(Order::Spog, &key)?, live.then_some(since)));
             }
-            if cooled.len() == max {
-                break;
-            }
         }
-        Ok(cooled)
+        Ok((cooled, None))
     }
 
     /// Whether the text of a term is here.
@@ -494,26 +498,9 @@ impl Store {
         batch.commit()
     }
 
-    /// Counts the live facts of the subject space, for each predicate in the default graph (false) and in
-    /// named ones.
-    pub fn recount(&self) -> Result<BTreeMap<(TermId, bool), u64>, StorageError> {
-        let mut counts = BTreeMap::new();
-        if !self.lanes.contains_key(&Order::Posg) {
-            return Ok(counts);
-        }
-        for row in self.snapshot().live_range(Order::Posg, &KeyInterval { from: Bytes::new(), to: None }) {
-            let fact = keys::read_live(Order::Posg, &row?.0)?;
-            *counts.entry((fact.predicate, fact.graph != TermId::DEFAULT_GRAPH)).or_default() += 1;
-        }
-        Ok(counts)
-    }
-
-    /// Ends a copy, durably: from now on the store is as if it had applied the log.
-    pub fn conclude(&self, progress: &Progress, counts: &BTreeMap<(TermId, bool), u64>) -> Result<(), StorageError> {
+    /// Ends a copy, durably: from now on the store is as if it had applied the log, but for what is counted and summed.
+    pub fn conclude(&self, progress: &Progress) -> Result<(), StorageError> {
         let mut batch = self.batch();
-        for ((predicate, named), count) in counts {
-            batch.put_count(predicate, *named, *count);
-        }
         batch.put_progress(progress);
         batch.remove_unfinished();
         batch.commit()?;

@@ -139,7 +139,12 @@ pub(super) fn check_sums(model: &Model, store: &Store, applier: &Applier) {
         }
     }
     assert!(told > 0 || applier.applied().judged < applied, "nothing is told");
-    assert_eq!(scan::tally(store, cells).unwrap(), kept.tallies());
+    let (tallies, counts) = scan::tally(store, cells).unwrap();
+    assert_eq!(tallies, kept.tallies());
+    assert_eq!(counts.values().sum::<u64>(), applier.applied().progress.facts);
+    for ((predicate, named), count) in counts {
+        assert_eq!(store.count(&predicate, named).unwrap(), count);
+    }
     let mut scan = Scan::of(store.snapshot(), cells.clone(), (LogIndex(0), applied));
     while scan.slice().unwrap().is_some() {}
     assert_eq!(scan.difference(kept.tallies()), None);

@@ -49,11 +49,11 @@ impl Desk {
 
     /// Reads everything. Of past versions it tells those that were deleted after the first index, up to the second.
     async fn scan(&self, after: LogIndex, until: LogIndex) -> Result<Scanned, CallError> {
-        let _alone = self.scanning.acquire().await.expect("it is never closed");
+        let _alone = self.scanning.acquire().await.map_err(|_| self.gone())?;
         let (mut scan, applied) = self.begin_scan((after, until)).await?;
         loop {
-            if let Some(why) = self.board.damage() {
-                return Err(CallError::elsewhere(Code::Storage, why));
+            if self.scanning.is_closed() {
+                return Err(self.gone());
             }
             let (back, read) = self
                 .read(move || {
@@ -73,6 +73,13 @@ impl Desk {
             return Err(self.refuse(StorageError::Damaged(difference).into()));
         }
         scan.scanned().map_err(|e| self.refuse(e.into()))
+    }
+
+    fn gone(&self) -> CallError {
+        match self.board.damage() {
+            Some(why) => CallError::elsewhere(Code::Storage, why),
+            None => CallError::elsewhere(Code::Unavailable, "this view begins anew: what was scanned is gone"),
+        }
     }
 
     /// A snapshot, and the sums as of the same index.

@@ -19,6 +19,14 @@ fn toggle(i: u64) -> Attempt {
     attempt
 }
 
+/// All facts of the subject space as they were at an index.
+fn everything(index: u64) -> Request<'static> {
+    const EVERYTHING: &[Pattern] =
+        &[Pattern { subject: None, predicate: None, object: None, graph: GraphPattern::Any }];
+    let at = At::Exact(model::version(index));
+    Request { at, space: Space::Subject, range: Range::ALL, patterns: EVERYTHING, limit: u64::MAX }
+}
+
 /// A transaction that changes nothing yet.
 fn attempt(i: u64) -> Attempt {
     let id = TransactionId { born: LogIndex(i), random: u128::from(i) };
@@ -75,6 +83,7 @@ fn a_fact_that_changes_again_and_again_is_written_apart() {
     }
     let (mut store, mut applier) = open_with(directory.path(), &serves, 100, 128);
     let orders = [Order::Spog, Order::Posg, Order::Opsg];
+    let cooled = |store: &Store, oldest| store.cooled(LogIndex(oldest), &[], 10).unwrap().0.len();
     let mut chance = StdRng::seed_from_u64(6);
     for end in [TIMES / 2, TIMES] {
         drop((store, applier));
@@ -88,18 +97,48 @@ fn a_fact_that_changes_again_and_again_is_written_apart() {
         let rows = store.live_rows_in_memory(order);
         assert!(rows < 50, "{rows} versions of one fact are in memory in {}", order.name());
     }
-    assert_eq!(store.cooled(LogIndex(TIMES), 10).unwrap().len(), 1);
+    assert_eq!(cooled(&store, TIMES), 1);
     check_sums(&model, &store, &applier);
     let is_as_in_the_model = |store: &Store, applier: &Applier, index, chance: &mut StdRng| {
         compare(&model, store, applier, &serves, index, chance);
     };
     (TIMES - 90..=TIMES).for_each(|index| is_as_in_the_model(&store, &applier, index, &mut chance));
     applier.apply(&run(&model.entries, applier.next(), TIMES + 40)).unwrap();
-    assert_eq!(store.cooled(LogIndex(TIMES), 10).unwrap().len(), 1, "it rests for too short a time");
+    assert_eq!(cooled(&store, TIMES), 1, "it rests for too short a time");
     applier.apply(&run(&model.entries, applier.next(), others)).unwrap();
-    assert_eq!(store.cooled(LogIndex(others), 10).unwrap(), []);
+    assert_eq!(cooled(&store, others), 0);
     check_sums(&model, &store, &applier);
     (others - 60..=others).for_each(|index| is_as_in_the_model(&store, &applier, index, &mut chance));
+}
+
+/// However many facts were hot, and however few of them are looked at at a time.
+#[test]
+fn facts_that_have_rested_are_like_all_others_again() {
+    const FACTS: u64 = 20;
+    let (mut model, directory, serves) = (Model::new(), tempfile::tempdir().unwrap(), all(Range::ALL));
+    model.begin(1_000_000);
+    let (busy, end) = (10 * FACTS, 10 * FACTS + 400);
+    for i in 1..end {
+        let quad = |object| ([model::term('s', i % FACTS), model::term('p', 0), model::term('o', object)], None);
+        let mut attempt = attempt(i);
+        match i < busy {
+            true if i / FACTS % 2 == 0 => attempt.inserts.push(quad(0)),
+            true => attempt.deletes.push(quad(0)),
+            false => attempt.inserts.push(quad(i)),
+        }
+        model.attempt(&attempt);
+    }
+    let (store, mut applier) = open_with(directory.path(), &serves, 100, 128);
+    let hot = || store.cooled(LogIndex(u64::MAX), &[], usize::MAX).unwrap().0.len() as u64;
+    while applier.next().0 <= busy {
+        applier.apply(&run(&model.entries, applier.next(), applier.next().0)).unwrap();
+    }
+    assert!(hot() > FACTS / 2, "{} are hot", hot());
+    while applier.next().0 <= end {
+        applier.apply(&run(&model.entries, applier.next(), applier.next().0)).unwrap();
+    }
+    assert_eq!(hot(), 0);
+    check_sums(&model, &store, &applier);
 }
 
 /// Nothing is written any more, so nothing is compacted: the pass alone removes what is too old, in slices, and a
@@ -119,20 +158,12 @@ async fn a_pass_removes_what_is_too_old_beside_look_ups() {
     let env = beam_wire::env::sim::SimWorld::new(8).env("view");
     let oldest = applier.applied().progress.oldest;
     let before: Vec<usize> = store.orders().map(|order| store.past_count(order)).collect();
-    assert_eq!(prune::pass(&env, &store).await.unwrap(), 0, "what may be read stays");
-    let everything = Pattern { subject: None, predicate: None, object: None, graph: GraphPattern::Any };
-    let at = |index| Request {
-        at: At::Exact(model::version(index)),
-        space: Space::Subject,
-        range: Range::ALL,
-        patterns: std::slice::from_ref(&everything),
-        limit: u64::MAX,
-    };
-    let open = |index| Lookup::open(&store, applier.shared(), &Held::new(&serves), &at(index)).unwrap();
+    assert_eq!(prune::pass(&env, || Some(store.clone())).await.unwrap(), 0, "what may be read stays");
+    let open = |index| Lookup::open(&store, applier.shared(), &Held::new(&serves), &everything(index)).unwrap();
     let (mut too_old, mut kept) = (open(oldest.0), open(oldest.0 + 1));
 
     store.let_go(oldest.next());
-    let removed = prune::pass(&env, &store).await.unwrap();
+    let removed = prune::pass(&env, || Some(store.clone())).await.unwrap();
     let after: Vec<usize> = store.orders().map(|order| store.past_count(order)).collect();
     assert_eq!(removed as usize, before.iter().sum::<usize>() - after.iter().sum::<usize>());
     assert!(after.iter().zip(&before).all(|(after, before)| after < &(before / 3)), "{after:?} of {before:?}");
@@ -157,14 +188,6 @@ fn versions_older_than_the_history_are_refused_and_dropped() {
     let (model, directory, serves) = (Model::random(5, 400), tempfile::tempdir().unwrap(), all(Range::ALL));
     let (store, mut applier) = open_with(directory.path(), &serves, 50, HISTORY);
     let mut chance = StdRng::seed_from_u64(5);
-    let everything = Pattern { subject: None, predicate: None, object: None, graph: GraphPattern::Any };
-    let at = |index| Request {
-        at: At::Exact(model::version(index)),
-        space: Space::Subject,
-        range: Range::ALL,
-        patterns: std::slice::from_ref(&everything),
-        limit: u64::MAX,
-    };
     while applier.next().0 <= 400 {
         let until = (applier.next().0 + chance.random_range(0..12)).min(400);
         let oldest = applier.apply(&run(&model.entries, applier.next(), until)).unwrap().progress.oldest.0;
@@ -175,7 +198,7 @@ fn versions_older_than_the_history_are_refused_and_dropped() {
     }
     let oldest = applier.applied().progress.oldest.0;
     assert!(oldest >= 400 - HISTORY - HISTORY / 16 - 12, "oldest {oldest}");
-    let refused = |index| match Lookup::open(&store, applier.shared(), &Held::new(&serves), &at(index)) {
+    let refused = |index| match Lookup::open(&store, applier.shared(), &Held::new(&serves), &everything(index)) {
         Err(LookupError::Call(e)) => e.code,
         _ => panic!("version {index} was not refused"),
     };
@@ -184,7 +207,7 @@ fn versions_older_than_the_history_are_refused_and_dropped() {
 
     // A look-up that began before the oldest version rose must not miss what was dropped since.
     let before = store.past_count(Order::Spog);
-    let mut slow = Lookup::open(&store, applier.shared(), &Held::new(&serves), &at(oldest)).unwrap();
+    let mut slow = Lookup::open(&store, applier.shared(), &Held::new(&serves), &everything(oldest)).unwrap();
     store.let_go(LogIndex(oldest + 1));
     assert!(matches!(slow.slice(), Err(LookupError::Call(e)) if e.code == Code::TooOld));
     store.compact().unwrap();
