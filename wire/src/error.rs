@@ -20,7 +20,7 @@ pub enum Code {
     TooLarge = 4,
     /// The deadline passed.
     Deadline = 5,
-    /// The peer has too much to do.
+    /// The peer has too much to do, and has done nothing of what was asked.
     Overloaded = 6,
     /// The peer is starting, stopping, or cannot reach those it needs.
     Unavailable = 7,

@@ -261,7 +261,7 @@ impl Appender {
         Ok(answer)
     }
 
-    /// The last log node's trouble, if that is why there is no answer in time.
+    /// What comes in time; else why it did not.
     async fn within<T>(
         &self,
         deadline: Instant,
@@ -269,10 +269,22 @@ impl Appender {
     ) -> Result<T, CallError> {
         match self.env.timeout_at(deadline, appending).await {
             Ok(answer) => answer,
-            Err(_) => Err(self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_else(|| {
-                CallError::later(Code::Deadline, 100, "the log did not take the entry in time; it may still do so")
-            })),
+            Err(_) => Err(unanswered(self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone())),
         }
+    }
+}
+
+/// Why what was handed over was not acknowledged in time: as the last log node said it, if one did.
+fn unanswered(trouble: Option<CallError>) -> CallError {
+    let message = "the log did not take the entry in time; it may still do so";
+    match trouble {
+        // It was said of a whole stream, of which it may have taken this entry before, and another node may have, too. Our
+        // caller would take it to mean that nothing was done.
+        Some(CallError { code: Code::Overloaded, message: why, retry }) => {
+            CallError { code: Code::Deadline, message: format!("{message}. The last log node: {why}"), retry }
+        }
+        Some(other) => other,
+        None => CallError::later(Code::Deadline, 100, message),
     }
 }
 
@@ -314,7 +326,13 @@ impl Stream {
                     let _ = job.done.send(Err(e.clone()));
                 }
             }
-            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+            {
+                let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+                // That there is no majority says more than that the next node does not answer either.
+                if e.code == Code::NoQuorum || trouble.as_ref().is_none_or(|last| last.code != Code::NoQuorum) {
+                    *trouble = Some(e);
+                }
+            }
             self.sent.retain(|job| !job.done.is_closed());
             rank += 1;
             if rank.is_multiple_of(nodes.len().max(1)) {
@@ -399,4 +417,20 @@ async fn answer(
         let _ = job.done.send(Ok(Version { epoch, index }));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_handed_over_is_never_said_to_be_untouched() {
+        let full = CallError::later(Code::Overloaded, 700, "67108864 bytes already wait to be appended");
+        let said = unanswered(Some(full.clone()));
+        assert_eq!((said.code, &said.retry), (Code::Deadline, &full.retry));
+        assert!(said.message.contains("may still do so") && said.message.contains(&full.message), "{said}");
+        let lost = CallError::later(Code::NoQuorum, 500, "no majority");
+        assert_eq!(unanswered(Some(lost.clone())), lost);
+        assert_eq!(unanswered(None).code, Code::Deadline);
+    }
 }
