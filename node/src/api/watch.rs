@@ -12,6 +12,7 @@ use crate::api::fanout::{Question, Tally};
 use crate::query::{BATCH_MAX, Source};
 use crate::remote::view::Asking;
 use beam_wire::command::{Builder, Command, FactRef, Transact, Verdict};
+use beam_wire::env::Env;
 use beam_wire::error::Retry;
 use beam_wire::fact::{GraphPattern, Pattern};
 use beam_wire::message::api::{ApiWatch, FactChange, WatchReply};
@@ -21,6 +22,7 @@ use beam_wire::quic::Handle;
 use beam_wire::{CallError, Code, Epoch, Fact, LogIndex, Range, Space, Term, TermId, Version};
 use futures::stream::{StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, HashSet};
+use std::pin::pin;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -42,7 +44,7 @@ const REPLY_BYTES: usize = 128 << 10;
 
 impl ApiRole {
     /// Tells changes until the watcher goes away.
-    pub(super) async fn watch(&self, mut call: Handle<ApiWatch>) -> Result<(), CallError> {
+    pub(super) async fn watch(&self, call: Handle<ApiWatch>) -> Result<(), CallError> {
         let Ok(_place) = self.watchers.try_acquire() else {
             let message = format!("{WATCHERS_MAX} watch here already");
             return Err(CallError::later(Code::Overloaded, 1000, message));
@@ -51,34 +53,25 @@ impl ApiRole {
         let after = self.current(call.request.after, deadline).await?;
         let after = self.existing(after, deadline).await?;
         let mut reader = self.log.read(Some(after.epoch), after.index.next(), true);
-        let mut reached = after;
-        call.reply(&WatchReply::Reached(reached)).await?;
-        let mut told_at = self.env.now();
+        let mut watcher = Watcher { env: &self.env, call, reached: after, told_at: self.env.now() };
+        watcher.tell_reached().await?;
         loop {
-            let frame = match self.env.timeout_at(told_at + QUIET, reader.next()).await {
-                Ok(frame) => frame.map_err(too_old)?,
-                Err(_) => {
-                    call.reply(&WatchReply::Reached(reached)).await?;
-                    told_at = self.env.now();
-                    continue;
-                }
-            };
-            let Some(frame) = frame else {
+            let Some(frame) = watcher.meanwhile(reader.next()).await?.map_err(too_old)? else {
                 return Err(CallError::elsewhere(Code::Unavailable, "the log ended a stream that was to follow it"));
             };
             if frame.epoch != after.epoch {
                 // What the watcher knows may be called otherwise now, or be lost: that is found out at the beginning.
-                let message = format!("an epoch has begun after {reached}: watch anew from there");
+                let message = format!("an epoch has begun after {}: watch anew from there", watcher.reached);
                 return Err(CallError { code: Code::Unavailable, message, retry: Retry::Later { after_ms: 500 } });
             }
-            let last = LogIndex(reader.position().0 - 1);
             for run in runs(frame) {
-                for (version, changes) in self.changes(after.epoch, run).await? {
-                    tell(&mut call, version, changes).await?;
-                    (reached, told_at) = (version, self.env.now());
+                let last = run.end;
+                for (version, changes) in watcher.meanwhile(self.changes(after.epoch, run)).await?.map_err(too_old)? {
+                    watcher.tell(version, changes).await?;
                 }
+                // All of it was looked at: whoever begins again needs none of it any more.
+                watcher.passed(last).await?;
             }
-            reached.index = reached.index.max(last);
         }
     }
 
@@ -122,6 +115,59 @@ impl ApiRole {
     }
 }
 
+/// Who watches, and what it has been told.
+struct Watcher<'a> {
+    env: &'a Env,
+    call: Handle<ApiWatch>,
+    /// All that was changed up to here was told.
+    reached: Version,
+    told_at: Instant,
+}
+
+impl Watcher<'_> {
+    /// Waits for what is done for it, and does not leave it in silence meanwhile: whoever hears nothing takes us for dead,
+    /// goes elsewhere and begins again, without end if the next step always takes so long.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, CallError> {
+        let mut work = pin!(work);
+        loop {
+            match self.env.timeout_at(self.told_at + QUIET, &mut work).await {
+                Ok(done) => return Ok(done),
+                Err(_) => self.tell_reached().await?,
+            }
+        }
+    }
+
+    /// Nothing more is to be told up to here. That is said now and then also when there is always something to do.
+    async fn passed(&mut self, index: LogIndex) -> Result<(), CallError> {
+        self.reached.index = self.reached.index.max(index);
+        if self.env.now() < self.told_at + QUIET { Ok(()) } else { self.tell_reached().await }
+    }
+
+    async fn tell_reached(&mut self) -> Result<(), CallError> {
+        self.call.reply(&WatchReply::Reached(self.reached)).await?;
+        self.told_at = self.env.now();
+        Ok(())
+    }
+
+    /// Sends what one version has changed, in as many replies as it takes.
+    async fn tell(&mut self, version: Version, changes: Vec<FactChange>) -> Result<(), CallError> {
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        for change in changes {
+            let more = Builder::bytes_of(&change.fact, change.graph.as_ref());
+            if bytes + more > REPLY_BYTES && !part.is_empty() {
+                let changes = std::mem::take(&mut part);
+                self.call.reply(&WatchReply::Changes { version, last: false, changes }).await?;
+                bytes = 0;
+            }
+            bytes += more;
+            part.push(change);
+        }
+        self.call.reply(&WatchReply::Changes { version, last: true, changes: part }).await?;
+        (self.reached, self.told_at) = (version, self.env.now());
+        Ok(())
+    }
+}
+
 /// The pattern that matches a fact and nothing else.
 fn only(fact: &Fact) -> Pattern {
     let graph = match fact.graph {
@@ -131,26 +177,10 @@ fn only(fact: &Fact) -> Pattern {
     Pattern { subject: Some(fact.subject), predicate: Some(fact.predicate), object: Some(fact.object), graph }
 }
 
-/// Sends what one version has changed, in as many replies as it takes.
-async fn tell(call: &mut Handle<ApiWatch>, version: Version, changes: Vec<FactChange>) -> Result<(), CallError> {
-    let (mut part, mut bytes) = (Vec::new(), 0);
-    for change in changes {
-        let more = Builder::bytes_of(&change.fact, change.graph.as_ref());
-        if bytes + more > REPLY_BYTES && !part.is_empty() {
-            let changes = std::mem::take(&mut part);
-            call.reply(&WatchReply::Changes { version, last: false, changes }).await?;
-            bytes = 0;
-        }
-        bytes += more;
-        part.push(change);
-    }
-    call.reply(&WatchReply::Changes { version, last: true, changes: part }).await
-}
-
-/// What the log has let go of, or views have forgotten, cannot be watched any more.
+/// What the log has let go of, or what became of which views have forgotten, cannot be watched any more.
 fn too_old(error: CallError) -> CallError {
     match error.code {
-        Code::Discarded => {
+        Code::Discarded | Code::OutcomeUnknown => {
             let message =
                 format!("changes as old as these are not kept: read the newest version, and watch from it ({error})");
             CallError::never(Code::TooOld, message)
@@ -162,8 +192,9 @@ fn too_old(error: CallError) -> CallError {
 /// Entries that are looked at together.
 #[derive(Debug)]
 struct Run {
-    /// The index of the first entry, whatever it is.
+    /// The index of the first entry, whatever it is, and of the last.
     first: LogIndex,
+    end: LogIndex,
     written: Vec<Written>,
     /// Entries that are no command that we know. Most are refused by every view; whether one is not, views say.
     unread: Vec<LogIndex>,
@@ -180,7 +211,7 @@ struct Written {
 
 impl Run {
     fn from(first: LogIndex) -> Run {
-        Run { first, written: Vec::new(), unread: Vec::new(), facts: 0 }
+        Run { first, end: first, written: Vec::new(), unread: Vec::new(), facts: 0 }
     }
 
     /// The last entry that has to be judged.
@@ -200,6 +231,7 @@ fn runs(frame: Entries) -> Vec<Run> {
         } else {
             run
         };
+        run.end = index;
         let Entry::Data { body, .. } = entry else { continue };
         match Command::decode_with_ids(&body) {
             Ok((Command::Transact(transact), ids)) => {
