@@ -215,7 +215,7 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
         avoid: &BTreeSet<Name>,
         whole: bool,
     ) -> Result<Vec<Q::Found>, Failed> {
-        let mut hedge = Hedge::new(self.deadline, whole);
+        let mut hedge = if whole { Hedge::new(self.deadline) } else { Hedge::within(self.deadline) };
         avoid.iter().for_each(|view| hedge.avoid(view.clone()));
         let mut events: SelectAll<BoxStream<'_, (usize, Event<Q::Found>)>> = SelectAll::new();
         let mut found: Vec<Vec<Q::Found>> = Vec::new();
@@ -275,11 +275,12 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
                         self.saw(&sent[way], outcome);
                     }
                     refused += u32::from(failed.error.code == Code::Overloaded);
-                    if refused == REFUSED_MAX {
-                        return Err(failed);
-                    }
                     found[way] = Vec::new();
                     hedge.failed(way, failed.view.as_ref());
+                    // One that is only late may still answer.
+                    if refused >= REFUSED_MAX && hedge.running().next().is_none() {
+                        return Err(failed);
+                    }
                     last_error = Some(failed);
                 }
                 None => {}
@@ -440,7 +441,7 @@ fn way(parts: Vec<Part>) -> Way<Part> {
 /// Whether another view would say the same.
 fn is_final(error: &CallError) -> bool {
     use Code::*;
-    matches!(error.code, Invalid | TooLarge | TooOld | WrongEpoch | QueryTooLarge)
+    matches!(error.code, Invalid | TooLarge | TooOld | WrongEpoch | QueryTooLarge | OutcomeUnknown)
 }
 
 mod standing;

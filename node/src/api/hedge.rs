@@ -51,6 +51,8 @@ pub enum GiveUp {
 #[derive(Debug)]
 pub struct Hedge {
     deadline: Duration,
+    /// It follows a part of a batch whose own hedge has earned for it.
+    within: bool,
     ways: Vec<State>,
     failed: BTreeSet<Name>,
     rounds_left: u32,
@@ -90,10 +92,16 @@ pub fn late_after(recent: Duration) -> Duration {
 }
 
 impl Hedge {
-    /// Nothing is asked yet. With `patience`, those who fail are forgiven after pauses.
-    pub fn new(deadline: Duration, patience: bool) -> Hedge {
-        let rounds_left = if patience { ROUNDS_MAX } else { 0 };
-        Hedge { deadline, ways: Vec::new(), failed: BTreeSet::new(), rounds_left, pause: None }
+    /// Nothing is asked yet.
+    pub fn new(deadline: Duration) -> Hedge {
+        let (ways, failed) = (Vec::new(), BTreeSet::new());
+        Hedge { deadline, within: false, ways, failed, rounds_left: ROUNDS_MAX, pause: None }
+    }
+
+    /// For one part of a way that consists of several: its requests were counted when the way was sent, so they earn
+    /// nothing again; and those who fail are forgiven only by the hedge of the way.
+    pub fn within(deadline: Duration) -> Hedge {
+        Hedge { within: true, rounds_left: 0, ..Hedge::new(deadline) }
     }
 
     /// Do not ask this view: it failed already, or is asked for the same by another way.
@@ -132,7 +140,9 @@ impl Hedge {
             None => {}
         }
         if let Some(way) = find(&self.failed) {
-            budget.earn(way.parts.len());
+            if !self.within {
+                budget.earn(way.parts.len());
+            }
             return self.send(way, now, false);
         }
         if self.rounds_left == 0 {
@@ -275,7 +285,7 @@ mod tests {
     fn play(events: &str) -> String {
         let mut stage = Stage {
             views: Vec::new(),
-            hedge: Hedge::new(ms(10_000), true),
+            hedge: Hedge::new(ms(10_000)),
             budget: Budget::default(),
             sent: Vec::new(),
             now: ms(0),
@@ -289,7 +299,7 @@ mod tests {
                 ["views", ..] => {
                     stage.views = words[1..].chunks(2).map(|v| (v[0].into(), v[1][5..].parse().unwrap())).collect()
                 }
-                ["deadline", at] => stage.hedge = Hedge::new(ms(at.parse().unwrap()), true),
+                ["deadline", at] => stage.hedge = Hedge::new(ms(at.parse().unwrap())),
                 ["hedges", count] => stage.budget.saved = count.parse::<u64>().unwrap() * REQUESTS_PER_HEDGE,
                 ["ask"] => stage.act(),
                 ["advance", by] => stage.advance(ms(by.parse().unwrap())),

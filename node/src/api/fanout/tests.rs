@@ -525,3 +525,44 @@ async fn a_view_that_lags_answers_for_the_past() {
         assert_eq!(asked.into_iter().collect::<Vec<_>>(), expected, "at {index}");
     }
 }
+
+/// A late view still has a request when two others refuse theirs. Its answer is waited for.
+#[tokio::test(start_paused = true)]
+async fn who_is_only_late_may_still_answer_when_others_refuse() {
+    let facts = facts();
+    let views = FakeViews::new(facts.clone(), BTreeMap::new());
+    views.add("near", (0, 1), true, Mood::AnswersAfter(ms(2)));
+    for view in ["a", "b", "c"] {
+        views.add(view, (0, 1), false, Mood::FailsAfter(ms(1), Code::Overloaded));
+    }
+    let asker = Asker::new(&views);
+    let question = [pattern(Some("s3"), None, None)];
+    for _ in 0..100 {
+        asker.lookup(&question).await.unwrap();
+    }
+    views.asked();
+    views.set("near", Mood::AnswersAfter(ms(60)));
+    assert!(asker.lookup(&question).await.unwrap() == matching(&facts, &question));
+    assert!(views.asked().split(' ').count() > 2, "two others were asked, and refused");
+}
+
+/// Where no single view holds what is asked for, a question is sent in parts to several, each of which may be hedged. Their
+/// requests are counted once, so hedges stay one in twenty.
+#[tokio::test(start_paused = true)]
+async fn parts_of_parts_earn_no_hedges_again() {
+    let views = FakeViews::new(facts(), BTreeMap::new());
+    views.add("whole", (0, 1), true, Mood::FailsAfter(ms(1), Code::Unavailable));
+    views.add("half0", (0, 2), false, Mood::AnswersAfter(ms(2)));
+    views.add("half1", (1, 2), false, Mood::AnswersAfter(ms(2)));
+    let asker = Asker::new(&views);
+    while asker.fanout.budget().spend(1) {}
+    let question = [pattern(None, None, None)];
+    // The one that holds all is asked, fails, and two others answer: three requests.
+    asker.lookup(&question).await.unwrap();
+    assert_eq!((views.asked().as_str(), asker.fanout.total.requests()), ("whole half0 half1", 3));
+    asker.fanout.budget().earn(17);
+    assert!(asker.fanout.budget().spend(1), "three and seventeen are twenty");
+    asker.lookup(&question).await.unwrap();
+    asker.fanout.budget().earn(16);
+    assert!(!asker.fanout.budget().spend(1), "and not more");
+}
