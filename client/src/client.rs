@@ -83,6 +83,8 @@ impl ClientOptions {
 pub struct Client {
     inner: Arc<Inner>,
     timeout: Duration,
+    /// When the call ends of which the calls of this copy are parts.
+    ends: Option<Instant>,
 }
 
 pub(crate) struct Inner {
@@ -125,7 +127,7 @@ impl Client {
         let (began, timeout) = (env.now(), options.timeout);
         let budgets = [Budget::of_attempts(), Budget::of_seconds()].map(Mutex::new);
         let inner = Inner { env, began, options, endpoint, peers, directory, standing, lateness, budgets, newest };
-        Ok(Client { inner: Arc::new(inner), timeout })
+        Ok(Client { inner: Arc::new(inner), timeout, ends: None })
     }
 
     /// The same client, each of whose calls may take so long, with all its retries. It shares everything else.
@@ -140,7 +142,18 @@ impl Client {
     /// # }
     /// ```
     pub fn within(&self, timeout: Duration) -> Client {
-        Client { inner: self.inner.clone(), timeout }
+        Client { inner: self.inner.clone(), timeout, ends: self.ends }
+    }
+
+    /// The same client for one call that takes several: together they may take as long as one.
+    pub(crate) fn for_one_call(&self) -> Client {
+        Client { ends: Some(self.deadline()), ..self.clone() }
+    }
+
+    /// When a call that begins now has to be over.
+    pub(crate) fn deadline(&self) -> Instant {
+        let own = self.inner.env.now() + self.timeout;
+        self.ends.map_or(own, |ends| ends.min(own))
     }
 
     pub(crate) fn inner(&self) -> &Inner {
@@ -220,10 +233,11 @@ impl Client {
     /// # Errors
     /// As [`Client::update`]; [`ClientError::OutcomeUnknown`] also when the id is too old to be known.
     pub async fn update_as(&self, id: TransactionId, sparql: &str) -> Result<Outcome, ClientError> {
-        if let (_, Some(version)) = self.committed(id).await? {
+        let client = self.for_one_call();
+        if let (_, Some(version)) = client.committed(id).await? {
             return Ok(Outcome { version, attempts: 0 });
         }
-        self.update_with(id, sparql, None).await
+        client.update_with(id, sparql, None).await
     }
 
     pub(crate) async fn update_at_least(
@@ -231,8 +245,9 @@ impl Client {
         sparql: &str,
         at_least: Option<Version>,
     ) -> Result<Outcome, ClientError> {
-        let id = self.new_id().await?.1;
-        self.update_with(id, sparql, at_least).await
+        let client = self.for_one_call();
+        let id = client.new_id().await?.1;
+        client.update_with(id, sparql, at_least).await
     }
 
     async fn update_with(
@@ -269,15 +284,19 @@ impl Client {
     /// # Errors
     /// As [`Client::update`]; [`ClientError::TooLarge`] when the facts do not fit into one entry of the log.
     pub async fn write(&self, facts: Builder) -> Result<Version, ClientError> {
-        let (version, id) = self.new_id().await?;
-        let mut transact = facts.build(version.epoch, id, version.index, Vec::new());
-        match self.transact(transact.clone(), false).await {
+        let client = self.for_one_call();
+        let (version, id) = client.new_id().await?;
+        let command = encode(facts.build(version.epoch, id, version.index, Vec::new()))?;
+        match client.append(id, command.clone(), false).await {
             // It depends on nothing that was read. Its id stays, so that it happens once even if an earlier attempt
             // was kept.
             Err(ClientError::EpochChanged { .. }) => {
-                let now = self.query("ASK {}", Position::Latest).await?.version();
+                let now = client.query("ASK {}", Position::Latest).await?.version();
+                let Command::Transact(mut transact) = Command::decode(&command)? else {
+                    unreachable!("it was made of a transaction above")
+                };
                 (transact.epoch, transact.read_index) = (now.epoch, now.index);
-                Ok(self.transact(transact, false).await?.version)
+                Ok(client.transact(transact, false).await?.version)
             }
             other => Ok(other?.version),
         }
@@ -291,7 +310,11 @@ impl Client {
     /// [`ClientError::TooLarge`] when it does not fit into one entry of the log.
     pub async fn transact(&self, transact: Transact, wait: bool) -> Result<TransactReply, ClientError> {
         let id = transact.id;
-        let request = ApiTransact { command: encode(transact)?, wait };
+        self.append(id, encode(transact)?, wait).await
+    }
+
+    async fn append(&self, id: TransactionId, command: Bytes, wait: bool) -> Result<TransactReply, ClientError> {
+        let request = ApiTransact { command, wait };
         let reply = self
             .anywhere(Changes::Same(id), |peer, deadline| {
                 let request = request.clone();

@@ -66,7 +66,7 @@ impl Client {
         call: impl Fn(Peer, Instant) -> BoxFuture<'a, Result<T, CallError>> + Send + Sync,
     ) -> Result<T, ClientError> {
         let Inner { env, standing, .. } = self.inner();
-        let deadline = env.now() + self.timeout();
+        let deadline = self.deadline();
         let mut course = Course { changes, unknown: false, last: None, too_old: BTreeMap::new(), pause: PAUSE_FIRST };
         let mut running = FuturesUnordered::new();
         let mut nodes: VecDeque<NodeAddress> = self.order().into();
@@ -76,27 +76,31 @@ impl Client {
         while env.now() < deadline {
             // Another is asked when nobody is, or when whoever is asked is late.
             if env.now() >= wake {
-                match self.may_start(started, running.is_empty()) {
-                    Err(later) => wake = later,
-                    Ok(()) => match nodes.pop_front() {
-                        Some(address) => {
+                // Whether there is somebody to ask comes first: a token that nobody uses is lost to other calls.
+                match nodes.pop_front() {
+                    Some(address) => match self.may_start(started, running.is_empty()) {
+                        Ok(()) => {
                             started += 1;
                             wake = env.now() + self.late_after(&address.node, changes);
                             names.push_back(address.node.clone());
                             running.push(self.attempt(address, deadline, &call));
                         }
-                        None if running.is_empty() => {
-                            nodes = self.order().into();
-                            nodes.retain(|node| !course.too_old.contains_key(&node.node));
-                            if nodes.is_empty()
-                                && let Some((node, error)) = course.too_old.pop_first()
-                            {
-                                return Err(self.refused(&course, true, node, error));
-                            }
-                            wake = env.now() + course.pause_after_round(env.random_below(1000));
+                        Err(later) => {
+                            nodes.push_front(address);
+                            wake = later;
                         }
-                        None => wake = deadline,
                     },
+                    None if running.is_empty() => {
+                        nodes = self.order().into();
+                        nodes.retain(|node| !course.too_old.contains_key(&node.node));
+                        if nodes.is_empty()
+                            && let Some((node, error)) = course.too_old.pop_first()
+                        {
+                            return Err(self.refused(&course, true, node, error));
+                        }
+                        wake = env.now() + course.pause_after_round(env.random_below(1000));
+                    }
+                    None => wake = deadline,
                 }
             }
             let attempt = tokio::select! {
@@ -105,14 +109,19 @@ impl Client {
                 () = env.sleep_until(wake.min(deadline)) => continue,
             };
             let Attempt { node, sent, outcome, took } = attempt;
-            names.retain(|name| *name != node);
+            let place = names.iter().position(|name| *name == node);
+            if let Some(place) = place {
+                names.remove(place);
+            }
             let error = match outcome {
                 Ok(answer) => {
                     lock(self.lateness(changes)).answered(took);
                     let mut standing = lock(standing);
                     standing.answered(&node);
-                    // Those who were asked before have not answered yet: others shall be asked first.
-                    names.iter().for_each(|late| standing.failed(late, env.now()));
+                    // Those who were asked before have not answered yet: others shall be asked first. Who was asked later
+                    // has done nothing wrong.
+                    let before = names.iter().take(place.unwrap_or(0));
+                    before.for_each(|late| standing.failed(late, env.now()));
                     return Ok(answer);
                 }
                 Err(error) => error,
@@ -125,7 +134,7 @@ impl Client {
                 }
                 continue;
             }
-            // Whoever is overloaded has done nothing. Of any other it cannot be known.
+            // Whoever says that it is overloaded has done nothing: that is promised. Of any other it cannot be known.
             let may_have_changed = sent && error.code != Code::Overloaded;
             match error.retry {
                 Retry::Never => return Err(self.refused(&course, running.is_empty(), node, error)),

@@ -10,7 +10,6 @@ use beam_wire::quic::CallOptions;
 use beam_wire::{Code, Position, Term, TransactionId, Version};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// The longest pause before the first new attempt. It doubles with each, up to the maximum.
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
@@ -26,8 +25,8 @@ pub struct Transaction {
 }
 
 struct Inner {
+    /// All its calls end when the transaction has to.
     client: Client,
-    deadline: Instant,
     /// Held while the first query runs: others wait until they know of which version it is.
     version: tokio::sync::Mutex<Option<Version>>,
     work: Mutex<Option<Work>>,
@@ -97,8 +96,7 @@ impl Client {
         Fut: Future<Output = Result<T, E>>,
         E: From<ClientError>,
     {
-        let deadline = self.env().now() + self.timeout();
-        Ok(self.attempts(&mut None, deadline, attempt).await?.0)
+        Ok(self.for_one_call().attempts(&mut None, attempt).await?.0)
     }
 
     /// The same under an id that the caller has kept, from [`Client::new_id`]: whoever calls again with it, after an
@@ -116,16 +114,16 @@ impl Client {
         Fut: Future<Output = Result<T, E>>,
         E: From<ClientError>,
     {
-        let deadline = self.env().now() + self.timeout();
-        if let (_, Some(before)) = self.committed(id).await? {
+        let client = self.for_one_call();
+        if let (_, Some(before)) = client.committed(id).await? {
             return Ok(Done::Before(before));
         }
-        match self.attempts(&mut Some(id), deadline, attempt).await {
+        match client.attempts(&mut Some(id), attempt).await {
             // Perhaps by a copy of this very attempt, perhaps by one that was on its way all the time.
             Ok((committed, true)) => Ok(Done::Before(committed.version)),
             Ok((committed, false)) => Ok(Done::Now(committed)),
             // Perhaps the attempt has met what it had done itself.
-            Err(error) => match self.committed(id).await {
+            Err(error) => match client.committed(id).await {
                 Ok((_, Some(before))) => Ok(Done::Before(before)),
                 _ => Err(error),
             },
@@ -136,7 +134,6 @@ impl Client {
     async fn attempts<T, E, F, Fut>(
         &self,
         id: &mut Option<TransactionId>,
-        deadline: Instant,
         attempt: F,
     ) -> Result<(Committed<T>, bool), E>
     where
@@ -146,7 +143,7 @@ impl Client {
     {
         let mut pause = PAUSE_FIRST;
         for attempts in 1.. {
-            let transaction = Transaction::begin(self, deadline);
+            let transaction = Transaction::begin(self);
             let value = match attempt(transaction.clone()).await {
                 Ok(value) => value,
                 Err(error) => {
@@ -161,7 +158,7 @@ impl Client {
             };
             // With jitter: writers who met at one fact would otherwise meet again.
             let wait = pause.mul_f64(self.env().random_below(1000) as f64 / 1000.0);
-            if self.env().now() + wait >= deadline {
+            if self.env().now() + wait >= self.deadline() {
                 return Err(ClientError::Conflicts { attempts, node, error }.into());
             }
             self.env().sleep(wait).await;
@@ -172,9 +169,9 @@ impl Client {
 }
 
 impl Transaction {
-    fn begin(client: &Client, deadline: Instant) -> Transaction {
+    fn begin(client: &Client) -> Transaction {
         let (version, work) = (Default::default(), Mutex::new(Some(Work::default())));
-        Transaction { inner: Arc::new(Inner { client: client.clone(), deadline, version, work }) }
+        Transaction { inner: Arc::new(Inner { client: client.clone(), version, work }) }
     }
 
     /// Asks a SPARQL query, of the one version that this transaction reads: the newest when its first query began.
@@ -205,7 +202,7 @@ impl Transaction {
     }
 
     async fn read(&self, sparql: &str, position: Position) -> Result<(Everything, Reads), ClientError> {
-        let client = self.client();
+        let client = &self.inner.client;
         let request = ApiRead { sparql: sparql.to_owned(), base_iri: None, position };
         let answer = client
             .anywhere(Changes::Nothing, |peer, deadline| {
@@ -250,12 +247,6 @@ impl Transaction {
         *lock(&self.inner.work) = None;
     }
 
-    /// The client with the time that is left.
-    fn client(&self) -> Client {
-        let Inner { client, deadline, .. } = &*self.inner;
-        client.within(deadline.saturating_duration_since(client.env().now()))
-    }
-
     /// Appends what was written, with what was read. The id stays through all attempts: one with a conflict leaves
     /// no trace, and none of its copies ever will, for what conflicted stays written. So only one of them can be
     /// committed, whichever that is, and whoever lost the answer tries again under the same id.
@@ -265,7 +256,7 @@ impl Transaction {
         if let (Some(read), true) = (read, work.facts.is_empty()) {
             return Ok((read, false));
         }
-        let client = self.client();
+        let client = &self.inner.client;
         let (known, fresh) = client.new_id().await?;
         let id = *id.get_or_insert(fresh);
         let at = read.unwrap_or(known);

@@ -5,7 +5,7 @@ use beam_client::{Builder, Client, ClientError, ClientOptions, Everything, Posit
 use beam_wire::env::sim::SimWorld;
 use beam_wire::env::{Env, SrvAnswer, SrvTarget};
 use beam_wire::message::Kind;
-use beam_wire::message::api::{ApiQuery, ApiUpdate, Outcome, QueryReply, Shape};
+use beam_wire::message::api::{ApiCommitted, ApiQuery, ApiUpdate, CommittedReply, Outcome, QueryReply, Shape};
 use beam_wire::message::hello::Hello;
 use beam_wire::quic::{Endpoint, EndpointOptions, Incoming, Peers, Service};
 use beam_wire::{CallError, ClientRole, Code, Epoch, Identity, LogIndex, Name, Role, TransactionId, Version};
@@ -19,6 +19,8 @@ use std::time::Duration;
 enum Step {
     /// Answers with so many rows, or with the outcome.
     Answers(usize),
+    /// Answers after so many milliseconds.
+    Late(u64),
     /// Says this.
     Fails(Code),
     /// Sends so many rows, then fails.
@@ -56,12 +58,12 @@ impl Script {
     async fn query(self, call: Incoming) -> Result<(), CallError> {
         let mut call = call.open::<ApiQuery>()?;
         self.shared.lock().unwrap().positions.push(call.request.position);
-        let step = self.step();
+        let step = self.late(self.step()).await;
         let shape = Shape::Solutions { variables: vec!["x".into()] };
         let head = QueryReply::Head { version: AT, shape };
         match step {
             Fails(code) => Err(fault(code)),
-            Hangs => std::future::pending().await,
+            Hangs | Late(_) => std::future::pending().await,
             Answers(rows) => {
                 call.reply(&head).await?;
                 for row in 0..rows {
@@ -84,11 +86,27 @@ impl Script {
     async fn update(self, call: Incoming) -> Result<(), CallError> {
         let mut call = call.open::<ApiUpdate>()?;
         self.shared.lock().unwrap().ids.push(call.request.id);
-        match self.step() {
+        match self.late(self.step()).await {
             Fails(code) => Err(fault(code)),
             Answers(_) => call.reply(&Outcome { version: AT, attempts: 1 }).await,
-            Hangs | Breaks(_) => std::future::pending().await,
+            Hangs | Late(_) | Breaks(_) => std::future::pending().await,
         }
+    }
+
+    async fn committed(self, call: Incoming) -> Result<(), CallError> {
+        let mut call = call.open::<ApiCommitted>()?;
+        match self.late(self.step()).await {
+            Fails(code) => Err(fault(code)),
+            Answers(_) => call.reply(&CommittedReply { at: AT, committed: None }).await,
+            Hangs | Late(_) | Breaks(_) => std::future::pending().await,
+        }
+    }
+
+    /// What is left of a step when its time has come.
+    async fn late(&self, step: Step) -> Step {
+        let Late(ms) = step else { return step };
+        self.env.sleep(Duration::from_millis(ms)).await;
+        Answers(1)
     }
 }
 
@@ -124,6 +142,7 @@ impl Service for Script {
         match call.kind {
             Kind::ApiQuery => Box::pin(script.query(call)),
             Kind::ApiUpdate => Box::pin(script.update(call)),
+            Kind::ApiCommitted => Box::pin(script.committed(call)),
             other => panic!("{other:?} is not asked here"),
         }
     }
@@ -133,7 +152,7 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-/// Api nodes in two datacenters, and a client that prefers `va`.
+/// Api nodes in some datacenters, and a client that prefers them in the same order.
 struct Stage {
     world: SimWorld,
     shared: Arc<Mutex<Shared>>,
@@ -142,11 +161,11 @@ struct Stage {
 }
 
 impl Stage {
-    async fn new(world: SimWorld) -> Stage {
+    async fn new(world: SimWorld, datacenters: &[&str]) -> Stage {
         let authority = Authority::create(&world.env("authority"), &name("beam"), days(30)).unwrap();
         let shared = Arc::<Mutex<Shared>>::default();
         let mut peers = Vec::new();
-        for (number, datacenter) in ["va", "or"].into_iter().enumerate() {
+        for (number, datacenter) in datacenters.iter().copied().enumerate() {
             let node = name(&format!("api-{datacenter}"));
             let env = world.env(node.as_str());
             let identity = Identity::Node {
@@ -174,8 +193,11 @@ impl Stage {
         let identity = Identity::Client { cluster: name("beam"), name: name("app"), role: ClientRole::Writer };
         let credentials: Credentials = authority.issue(&world.env("authority"), &identity, days(1)).unwrap();
         let env = world.env("app");
-        let options = ClientOptions::new("beam.test", vec![name("or"), name("va")], credentials.tls(&env).unwrap());
-        let options = options.prefer(&name("va")).timeout(Duration::from_secs(20));
+        // In another order, which the preference puts right.
+        let backwards = datacenters.iter().rev().map(|datacenter| name(datacenter)).collect();
+        let options = ClientOptions::new("beam.test", backwards, credentials.tls(&env).unwrap());
+        let options = datacenters.iter().rev().fold(options, |options, datacenter| options.prefer(&name(datacenter)));
+        let options = options.timeout(Duration::from_secs(20));
         let options = options.bind("10.0.9.1:0".parse().unwrap());
         let client = Client::connect(env, options).await.unwrap();
         Stage { world, shared, client, peers }
@@ -199,8 +221,12 @@ impl Stage {
 }
 
 fn play<F: Future<Output = ()>>(story: impl FnOnce(Stage) -> F) {
+    play_with(&["va", "or"], story);
+}
+
+fn play_with<F: Future<Output = ()>>(datacenters: &[&str], story: impl FnOnce(Stage) -> F) {
     SimWorld::run(1, |world| async move {
-        let stage = Stage::new(world).await;
+        let stage = Stage::new(world, datacenters).await;
         story(stage).await
     });
 }
@@ -355,6 +381,60 @@ fn a_call_may_have_a_limit_of_its_own() {
         let hasty = stage.client.within(Duration::from_millis(700));
         let error = hasty.query_all("SELECT ?x {}", Position::Recent).await.unwrap_err();
         assert!(matches!(error, ClientError::Unavailable { .. }), "{error}");
+        assert_eq!(env.now() - began, Duration::from_millis(700));
+    });
+}
+
+/// A late node that wins after all says nothing of those that were asked because it was late.
+#[test]
+fn who_was_asked_later_is_not_blamed() {
+    play_with(&["va", "or", "ie"], |stage| async move {
+        stage.will("api-va", &[Late(1000), Fails(Code::Unavailable)]);
+        stage.will("api-or", &[Hangs]);
+        stage.query().await.unwrap();
+        assert_eq!(stage.asked(), "api-va api-or");
+        stage.query().await.unwrap();
+        assert_eq!(stage.asked(), "api-va api-or", "the second is as good as before");
+        // And who was asked before, and lost, rests.
+        stage.client.env().sleep(Duration::from_secs(60)).await;
+        stage.will("api-va", &[Hangs]);
+        stage.query().await.unwrap();
+        stage.query().await.unwrap();
+        assert_eq!(stage.asked(), "api-va api-or api-or");
+    });
+}
+
+/// A call that takes several, one after the other, takes no longer than its limit.
+#[test]
+fn the_limit_holds_for_all_parts_of_a_call() {
+    play(|stage| async move {
+        let env = stage.client.env().clone();
+        let hasty = stage.client.within(Duration::from_millis(700));
+        // The first names a version, the second asks whether it was made before.
+        for parts in 1..=2 {
+            for node in ["api-va", "api-or"] {
+                stage.will(node, &[Late(500), Hangs, Hangs, Hangs]);
+            }
+            let id = TransactionId::new(AT.index, 7);
+            let began = env.now();
+            let error = match parts {
+                1 => hasty.update("INSERT DATA {}").await.unwrap_err(),
+                _ => hasty.update_as(id, "INSERT DATA {}").await.unwrap_err(),
+            };
+            assert!(matches!(error, ClientError::OutcomeUnknown { .. }), "{error}");
+            assert_eq!(env.now() - began, Duration::from_millis(700), "{error}");
+            env.sleep(Duration::from_secs(60)).await;
+        }
+        // Nor does a transaction, whatever of it is late.
+        stage.will("api-va", &[Late(500), Hangs, Hangs]);
+        stage.will("api-or", &[Hangs; 9]);
+        let began = env.now();
+        let made = hasty.transaction_as(TransactionId::new(AT.index, 8), |tx| async move {
+            tx.insert([Term::Iri("urn:a".into()), Term::Iri("urn:b".into()), Term::string("c")], None)?;
+            // The version that it is born at has to be asked for.
+            Ok::<_, ClientError>(())
+        });
+        assert!(made.await.is_err());
         assert_eq!(env.now() - began, Duration::from_millis(700));
     });
 }
