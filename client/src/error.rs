@@ -26,7 +26,9 @@ pub enum ClientError {
     },
     /// The database was recovered from a disaster, or restored, since the version that the call depends on; and that
     /// version, or what was written after it, is not in it any more. For a write: the attempt that was refused changed
-    /// nothing; if an earlier one may have come through, make it anew with the same id. The error names both epochs. Reading anew ([`crate::Session::forget`]) shows what is there.
+    /// nothing; if an earlier one may have come through, make it anew with the same id. The error names both epochs. Reading
+    /// anew ([`crate::Session::forget`]) shows what is there. [`crate::Client::write`] and [`crate::Client::transaction`] do
+    /// so themselves.
     #[error("{node}: {error}")]
     EpochChanged {
         /// The api node.

@@ -8,6 +8,7 @@ use beam_wire::command::{AccessPath, Builder, READS_MAX, Verdict};
 use beam_wire::message::api::ApiRead;
 use beam_wire::quic::CallOptions;
 use beam_wire::{Code, Position, Term, TransactionId, Version};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ struct Inner {
     /// Held while the first query runs: others wait until they know of which version it is.
     version: tokio::sync::Mutex<Option<Version>>,
     work: Mutex<Option<Work>>,
+    /// The version that it reads is not in the database any more.
+    lost: AtomicBool,
 }
 
 #[derive(Default)]
@@ -44,9 +47,10 @@ struct Work {
 pub struct Committed<T> {
     /// What the attempt returned that was committed.
     pub value: T,
-    /// The version with its changes; for one that wrote nothing, the version that it read.
+    /// The version with its changes; for one that wrote nothing, the version that it read; for one that did neither, a
+    /// version that the cluster had reached, a few seconds ago at most. Only writes make an entry of the log.
     pub version: Version,
-    /// How often it was tried, because others wrote what it had read.
+    /// How often it was tried, because others wrote what it had read, or the database was recovered meanwhile.
     pub attempts: u32,
 }
 
@@ -63,6 +67,9 @@ impl Client {
     /// Makes a transaction: `attempt` reads and writes through what it is given, and all of that happens at once, or
     /// not at all. It is strictly serializable: it is as if nobody else had done anything between its first read and
     /// its commit. When somebody has written what it read, it is tried again, until this client's timeout.
+    ///
+    /// So it is when the database is recovered or restored while it runs: it reads anew what is there then. Whether an
+    /// attempt from before came through and was kept is found out first, so that it still happens once.
     ///
     /// An `attempt` may run several times, so it must do nothing else that cannot be done twice. When it fails,
     /// nothing was written.
@@ -142,24 +149,48 @@ impl Client {
         E: From<ClientError>,
     {
         let mut pause = PAUSE_FIRST;
+        let kept = id.is_some();
         for attempts in 1.. {
             let transaction = Transaction::begin(self);
             let value = match attempt(transaction.clone()).await {
-                Ok(value) => value,
+                Ok(value) => Some(value),
                 Err(error) => {
                     transaction.end();
-                    return Err(error);
+                    // It has sent nothing, and reads another version next time.
+                    if !transaction.inner.lost.load(Ordering::Relaxed) || self.env().now() >= self.deadline() {
+                        return Err(error);
+                    }
+                    None
                 }
             };
-            let (node, error) = match transaction.commit(id).await {
-                Ok((version, duplicate)) => return Ok((Committed { value, version, attempts }, duplicate)),
-                Err(ClientError::Refused { node, error }) if error.code == Code::Conflict => (node, error),
-                Err(error) => return Err(error.into()),
+            let again = match value {
+                None => None,
+                Some(value) => match transaction.commit(id).await {
+                    Ok((version, duplicate)) => return Ok((Committed { value, version, attempts }, duplicate)),
+                    Err(error @ ClientError::EpochChanged { .. }) => {
+                        // Of this attempt, a copy may have been kept from before. In the new epoch none can come any more.
+                        if let Some(id) = *id
+                            && let (_, Some(version)) = self.committed(id).await?
+                        {
+                            return Ok((Committed { value, version, attempts }, false));
+                        }
+                        if !kept {
+                            *id = None;
+                        }
+                        Some(error)
+                    }
+                    Err(error) => match error {
+                        ClientError::Refused { node, error } if error.code == Code::Conflict => {
+                            Some(ClientError::Conflicts { attempts, node, error })
+                        }
+                        error => return Err(error.into()),
+                    },
+                },
             };
             // With jitter: writers who met at one fact would otherwise meet again.
             let wait = pause.mul_f64(self.env().random_below(1000) as f64 / 1000.0);
-            if self.env().now() + wait >= self.deadline() {
-                return Err(ClientError::Conflicts { attempts, node, error }.into());
+            if let (true, Some(error)) = (self.env().now() + wait >= self.deadline(), again) {
+                return Err(error.into());
             }
             self.env().sleep(wait).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -170,8 +201,8 @@ impl Client {
 
 impl Transaction {
     fn begin(client: &Client) -> Transaction {
-        let (version, work) = (Default::default(), Mutex::new(Some(Work::default())));
-        Transaction { inner: Arc::new(Inner { client: client.clone(), version, work }) }
+        let (version, work, lost) = (Default::default(), Mutex::new(Some(Work::default())), AtomicBool::new(false));
+        Transaction { inner: Arc::new(Inner { client: client.clone(), version, work, lost }) }
     }
 
     /// Asks a SPARQL query, of the one version that this transaction reads: the newest when its first query began.
@@ -189,7 +220,11 @@ impl Transaction {
             }
             Some(known) => {
                 drop(version);
-                self.read(sparql, Position::Exact(known)).await?
+                let read = self.read(sparql, Position::Exact(known)).await;
+                if let Err(ClientError::EpochChanged { .. }) = read {
+                    self.inner.lost.store(true, Ordering::Relaxed);
+                }
+                read?
             }
         };
         self.at_work(|work| {
@@ -258,6 +293,9 @@ impl Transaction {
         }
         let client = &self.inner.client;
         let (known, fresh) = client.new_id().await?;
+        if work.facts.is_empty() {
+            return Ok((known, false));
+        }
         let id = *id.get_or_insert(fresh);
         let at = read.unwrap_or(known);
         let reads = if work.read { work.reads.within_bounds() } else { Vec::new() };

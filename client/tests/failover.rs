@@ -2,10 +2,13 @@
 
 use beam_certs::{Authority, Credentials, days};
 use beam_client::{Builder, Client, ClientError, ClientOptions, Everything, Position, Term};
+use beam_wire::command::Command;
 use beam_wire::env::sim::SimWorld;
 use beam_wire::env::{Env, SrvAnswer, SrvTarget};
 use beam_wire::message::Kind;
-use beam_wire::message::api::{ApiCommitted, ApiQuery, ApiUpdate, CommittedReply, Outcome, QueryReply, Shape};
+use beam_wire::message::api::{
+    ApiCommitted, ApiQuery, ApiTransact, ApiUpdate, CommittedReply, Outcome, QueryReply, Shape, TransactReply,
+};
 use beam_wire::message::hello::Hello;
 use beam_wire::quic::{Endpoint, EndpointOptions, Incoming, Peers, Service};
 use beam_wire::{CallError, ClientRole, Code, Epoch, Identity, LogIndex, Name, Role, TransactionId, Version};
@@ -45,6 +48,8 @@ struct Shared {
     /// Who was asked, in order.
     asked: Vec<String>,
     ids: Vec<TransactionId>,
+    /// What each asked id has come to.
+    committed: Option<LogIndex>,
     positions: Vec<Position>,
 }
 
@@ -93,11 +98,25 @@ impl Script {
         }
     }
 
-    async fn committed(self, call: Incoming) -> Result<(), CallError> {
-        let mut call = call.open::<ApiCommitted>()?;
+    async fn transact(self, call: Incoming) -> Result<(), CallError> {
+        let mut call = call.open::<ApiTransact>()?;
+        let Command::Transact(transact) = Command::decode(&call.request.command).unwrap() else {
+            panic!("no transaction")
+        };
+        self.shared.lock().unwrap().ids.push(transact.id);
         match self.late(self.step()).await {
             Fails(code) => Err(fault(code)),
-            Answers(_) => call.reply(&CommittedReply { at: AT, committed: None }).await,
+            Answers(_) => call.reply(&TransactReply { version: AT, verdict: None }).await,
+            Hangs | Late(_) | Breaks(_) => std::future::pending().await,
+        }
+    }
+
+    async fn committed(self, call: Incoming) -> Result<(), CallError> {
+        let mut call = call.open::<ApiCommitted>()?;
+        let committed = self.shared.lock().unwrap().committed;
+        match self.late(self.step()).await {
+            Fails(code) => Err(fault(code)),
+            Answers(_) => call.reply(&CommittedReply { at: AT, committed }).await,
             Hangs | Late(_) | Breaks(_) => std::future::pending().await,
         }
     }
@@ -113,7 +132,7 @@ impl Script {
 fn fault(code: Code) -> CallError {
     let message = format!("{code:?}");
     match code {
-        Code::Invalid | Code::Conflict | Code::Denied | Code::QueryTooLarge | Code::UnknownKind => {
+        Code::WrongEpoch | Code::Invalid | Code::Conflict | Code::Denied | Code::QueryTooLarge | Code::UnknownKind => {
             CallError::never(code, message)
         }
         Code::Overloaded | Code::NoQuorum => CallError::later(code, 100, message),
@@ -142,6 +161,7 @@ impl Service for Script {
         match call.kind {
             Kind::ApiQuery => Box::pin(script.query(call)),
             Kind::ApiUpdate => Box::pin(script.update(call)),
+            Kind::ApiTransact => Box::pin(script.transact(call)),
             Kind::ApiCommitted => Box::pin(script.committed(call)),
             other => panic!("{other:?} is not asked here"),
         }
@@ -536,5 +556,65 @@ fn what_fits_into_no_entry_is_not_sent() {
         let late = kept.insert([iri("urn:a"), iri("urn:b"), Term::string("c")], None);
         assert!(matches!(late, Err(ClientError::Over)), "{late:?}");
         assert_eq!(stage.asked(), "");
+    });
+}
+
+/// A first copy is lost on its way to one node, and the next node is in a new epoch already. If that copy was kept, it counts,
+/// with what its attempt returned; if not, it never comes, and the next attempt is a transaction of its own.
+#[test]
+fn a_transaction_that_meets_a_recovery_happens_once() {
+    play(|stage| async move {
+        let tries = Mutex::new(0);
+        let transaction = || {
+            stage.client.transaction(|tx| {
+                let mut tries = tries.lock().unwrap();
+                *tries += 1;
+                let iri = |text: String| Term::Iri(text);
+                let fact = [iri("urn:a".into()), iri("urn:b".into()), iri(format!("urn:{tries}"))];
+                tx.insert(fact, None).unwrap();
+                let tried = *tries;
+                async move { Ok::<_, ClientError>(tried) }
+            })
+        };
+        for kept in [Some(LogIndex(650)), None] {
+            *tries.lock().unwrap() = 0;
+            stage.shared.lock().unwrap().committed = kept;
+            stage.will("api-va", &[Answers(1), Fails(Code::Disconnected)]);
+            stage.will("api-or", &[Fails(Code::WrongEpoch)]);
+            let done = transaction().await.unwrap();
+            let ids = stage.ids();
+            match kept {
+                Some(index) => {
+                    assert_eq!((done.value, done.attempts, done.version), (1, 1, Version { index, ..AT }));
+                    assert!(ids.len() == 2 && ids[0] == ids[1], "{ids:?}");
+                }
+                None => {
+                    assert_eq!((done.value, done.attempts, done.version), (2, 2, AT));
+                    assert!(ids.len() == 3 && ids[0] == ids[1] && ids[1] != ids[2], "{ids:?}");
+                }
+            }
+            stage.client.env().sleep(Duration::from_secs(60)).await;
+        }
+        // Whoever has kept an id keeps it.
+        let id = stage.client.new_id().await.unwrap().1;
+        // It asks first what has become of it.
+        stage.will("api-va", &[Answers(1), Fails(Code::WrongEpoch), Answers(1), Answers(1)]);
+        let iri = |text: &str| Term::Iri(text.to_owned());
+        let fact = [iri("urn:a"), iri("urn:b"), iri("urn:c")];
+        let done = stage.client.transaction_as(id, async |tx| tx.insert(fact.clone(), None));
+        done.await.unwrap();
+        assert_eq!(stage.ids(), [id, id]);
+    });
+}
+
+/// It is known what comes of it.
+#[test]
+fn a_transaction_without_reads_and_writes_sends_nothing() {
+    play(|stage| async move {
+        let read = stage.query().await.unwrap().version;
+        stage.asked();
+        let done = stage.client.transaction(async |_| Ok::<_, ClientError>(7)).await.unwrap();
+        assert_eq!((done.value, done.version, done.attempts), (7, read, 1));
+        assert_eq!((stage.asked(), stage.ids()), (String::new(), vec![]));
     });
 }
