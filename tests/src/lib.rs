@@ -6,6 +6,7 @@
 pub mod appends;
 pub mod checked;
 pub mod model;
+pub mod recover;
 
 use anyhow::{Context, Result};
 use beam_certs::Authority;

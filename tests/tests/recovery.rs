@@ -2,48 +2,66 @@
 //! was kept is what it was, and whoever has seen what is lost is told.
 
 use anyhow::{Context, Result, ensure};
-use beam_client::{Client, ClientError};
+use beam_client::{Client, ClientError, Committed, Transaction};
 use beam_node::log::disk_sim::Loss;
-use beam_node::log::survivors::plan;
-use beam_node::recovery::{carry_out, survey};
+use beam_tests::recover::recover;
 use beam_tests::{SimCluster, tell};
 use beam_wire::env::sim::SimWorld;
+use beam_wire::env::{Env, Task};
 use beam_wire::message::api::Shape;
-use beam_wire::{Epoch, Name, Position, Role, Version};
+use beam_wire::{Epoch, Position, Role, Term, Version};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Plans a recovery as seen from a datacenter, and carries it out.
-async fn recover(cluster: &mut SimCluster, from: &Name) -> Result<Epoch> {
-    let env = cluster.env();
-    let log = cluster.log(from)?;
-    // It has to hear of them first.
-    env.sleep(Duration::from_secs(1)).await;
-    let nodes: Vec<Name> = cluster.topology.nodes_with(Role::Log).map(|node| node.name.clone()).collect();
-    let plan = plan(&cluster.topology.cluster, &survey(&env, &log, &nodes).await)?;
-    let epoch = plan.epoch;
-    let ended = Arc::new(Mutex::new(None));
-    let (operator, end) = (env.clone(), ended.clone());
-    let _task = env.tasks().serve("operator", async move {
-        let deadline = operator.now() + PATIENCE;
-        let result = carry_out(&operator, &log, &plan, deadline, |step| println!("{step}")).await;
-        *end.lock().expect("nothing panics while it holds this") = Some(result);
-    });
-    loop {
-        if let Some(result) = ended.lock().expect("nothing panics while it holds this").take() {
-            result?;
-            return Ok(epoch);
-        }
-        cluster.restart_those_who_shall().await?;
-        env.sleep(Duration::from_millis(20)).await;
-    }
-}
-
 async fn value(client: &Client, key: &str, position: Position) -> Result<Vec<String>, ClientError> {
     let answer = client.query_all(&format!("SELECT ?v {{ <urn:{key}> <urn:is> ?v }}"), position).await?;
     Ok(answer.rows.iter().map(|row| format!("{:?}", row[0])).collect())
+}
+
+type Done = Result<Committed<bool>, ClientError>;
+
+/// A transaction that reads, and takes its time before it writes.
+struct Slow {
+    _task: Task,
+    outcome: Arc<Mutex<Option<Done>>>,
+}
+
+impl Slow {
+    fn begin(env: &Env, client: Client, go_on: Arc<AtomicBool>) -> Slow {
+        let (clock, outcome) = (env.clone(), Arc::new(Mutex::new(None)));
+        let attempt = move |tx: Transaction| {
+            let (clock, go_on) = (clock.clone(), go_on.clone());
+            async move {
+                let kept = tx.query("ASK { <urn:kept> <urn:is> 1 }").await?.boolean() == Some(true);
+                while !go_on.load(Relaxed) {
+                    clock.sleep(Duration::from_millis(100)).await;
+                }
+                let iri = |text: &str| Term::Iri(text.to_owned());
+                tx.insert([iri("urn:slow"), iri("urn:is"), Term::string("done")], None)?;
+                Ok::<_, ClientError>(kept)
+            }
+        };
+        let told = outcome.clone();
+        let task = async move {
+            let done = client.transaction(attempt).await;
+            *told.lock().expect("nothing panics while it holds this") = Some(done);
+        };
+        Slow { _task: env.tasks().serve("transaction", task), outcome }
+    }
+
+    async fn end(self, env: &Env) -> Result<Done> {
+        let until = env.now() + PATIENCE;
+        loop {
+            if let Some(done) = self.outcome.lock().expect("nothing panics while it holds this").take() {
+                return Ok(done);
+            }
+            ensure!(env.now() < until, "the transaction has not ended");
+            env.sleep(Duration::from_millis(50)).await;
+        }
+    }
 }
 
 #[test]
@@ -65,6 +83,10 @@ fn story() -> Result<()> {
         ensure!(kept.epoch == Epoch(1));
         env.sleep(Duration::from_secs(2)).await;
 
+        let recovered = Arc::new(AtomicBool::new(false));
+        let slow = Slow::begin(&env, near.within(2 * PATIENCE), recovered.clone());
+        env.sleep(Duration::from_secs(1)).await;
+
         // The datacenter that will be left is cut off, and misses a write. Then the others are lost.
         cluster.cut_off(home);
         let lost_session = far.session();
@@ -77,7 +99,7 @@ fn story() -> Result<()> {
         world.net().heal();
         ensure!(near.update("INSERT DATA { <urn:no> <urn:is> 0 }").await.is_err(), "there is no majority");
 
-        let epoch = recover(&mut cluster, home).await?;
+        let epoch = recover(&mut cluster, home, PATIENCE).await?;
         ensure!(epoch > Epoch(1));
         let written = near.update("INSERT DATA { <urn:new> <urn:is> 3 }").await.context("writes go on")?.version;
         ensure!(written.epoch == epoch, "{written}");
@@ -85,6 +107,12 @@ fn story() -> Result<()> {
             ensure!(value(near, key, Position::Latest).await?.len() == 1, "{key} is there");
         }
         ensure!(value(near, "lost", Position::Latest).await?.is_empty(), "what was lost is nowhere");
+
+        // A transaction that had read before reads anew, and happens once.
+        recovered.store(true, Relaxed);
+        let done = slow.end(&env).await?.context("the transaction")?;
+        ensure!(done.version.epoch == epoch && done.attempts == 2 && done.value, "{done:?}");
+        ensure!(value(near, "slow", Position::Latest).await?.len() == 1, "it has happened once");
 
         // A session that has seen only what was kept does not even notice; its own last version can be read.
         ensure!(session.query_all("ASK { <urn:kept> <urn:is> 1 }").await?.version.epoch == epoch);
@@ -107,7 +135,7 @@ fn story() -> Result<()> {
         env.sleep(Duration::from_secs(5)).await;
         near.update("INSERT DATA { <urn:newer> <urn:is> 4 }").await.context("writes go on")?;
         ensure!(value(near, "lost", Position::Latest).await?.is_empty(), "what was lost is nowhere");
-        recover(&mut cluster, home).await.context("the old logs are set aside")?;
+        recover(&mut cluster, home, PATIENCE).await.context("the old logs are set aside")?;
         Ok(())
     })
 }

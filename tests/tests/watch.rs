@@ -1,14 +1,15 @@
 //! Watchers are told every change once, in order, whatever dies: held against a model of the log.
 
 use anyhow::{Context, Result, ensure};
-use beam_client::{Builder, Changed, Client, ClientError, Position, Version};
+use beam_client::{Builder, Changed, Client, ClientError, Position, Version, Watch};
 use beam_node::log::disk_sim::Loss;
 use beam_tests::model::{Model, read_log};
+use beam_tests::recover::recover;
 use beam_tests::{SimCluster, seeds, tell};
 use beam_wire::env::sim::SimWorld;
 use beam_wire::env::{Env, Task};
 use beam_wire::message::api::FactChange;
-use beam_wire::{Code, Fact, LogIndex, Term, TermId};
+use beam_wire::{Code, Epoch, Fact, LogIndex, Term, TermId};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -170,4 +171,92 @@ fn watchers_are_told_every_change_once_whatever_dies() {
     for seed in seeds(700, 1) {
         tell(move || story(seed).with_context(|| format!("seed {seed}")));
     }
+}
+
+/// Inserts one fact of a name.
+async fn note(client: &Client, name: &str) -> Result<Version> {
+    let mut facts = Builder::new();
+    facts.insert([Term::Iri(format!("urn:{name}")), Term::Iri("urn:is".into()), Term::string(name)], None)?;
+    Ok(client.write(facts).await?)
+}
+
+/// What a watcher is told next: the name, and its epoch.
+async fn told(watch: &mut Watch) -> Result<(String, Epoch), ClientError> {
+    loop {
+        match watch.next().await {
+            Ok(changed) => {
+                let names = changed.facts.iter().map(|change| format!("{:?}", change.fact[0])).collect::<Vec<_>>();
+                return Ok((names.join(" "), changed.version.epoch));
+            }
+            Err(error) if error.is_retryable() => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn named(name: &str) -> String {
+    format!("{:?}", Term::Iri(format!("urn:{name}")))
+}
+
+/// Two of three datacenters are lost for ever, and with them what the third had not heard of. Whoever watches from before is told
+/// what was kept and what comes, each once; whoever was told what is lost is told that.
+#[test]
+fn watchers_cross_a_recovery_or_are_told_what_is_lost() {
+    tell(|| SimWorld::run(17, recovered));
+}
+
+async fn recovered(world: SimWorld) -> Result<()> {
+    let mut cluster = SimCluster::start(world.clone(), 0.0, |topology| topology.verdicts.slots_log2 = 14).await?;
+    let env = cluster.env();
+    let datacenters = cluster.topology.datacenters.clone();
+    let (home, clients) = (&datacenters[0], cluster.clients_everywhere(PATIENCE).await?);
+    let (near, far) = (&clients[home], &clients[&datacenters[1]]);
+    let begun = near.query_all("ASK {}", Position::Latest).await?.version;
+    // One stops after the first change, and keeps where it was; the others watch all the time.
+    let (mut all, mut parted, mut misled) = (near.watch(begun), near.watch(begun), far.watch(begun));
+    for kept in ["kept-1", "kept-2"] {
+        note(near, kept).await?;
+        for watch in [&mut all, &mut misled] {
+            ensure!(told(watch).await? == (named(kept), Epoch(1)));
+        }
+    }
+    ensure!(told(&mut parted).await? == (named("kept-1"), Epoch(1)));
+    let stopped = parted.reached();
+    drop(parted);
+    env.sleep(Duration::from_secs(2)).await;
+
+    cluster.cut_off(home);
+    note(&far.within(PATIENCE), "lost").await?;
+    ensure!(told(&mut misled).await? == (named("lost"), Epoch(1)));
+    for datacenter in &datacenters[1..] {
+        cluster.lose_datacenter(datacenter, Loss::Unsynced).await;
+    }
+    env.sleep(Duration::from_secs(15)).await;
+    world.net().heal();
+    let epoch = recover(&mut cluster, home, PATIENCE).await?;
+    // Past the index of what was lost: whoever took one epoch for the other would be told these instead.
+    for new in ["new-1", "new-2", "new-3", "new-4", "new-5"] {
+        note(&near.within(PATIENCE), new).await?;
+    }
+
+    let mut resumed = near.watch(stopped);
+    ensure!(told(&mut resumed).await?.0 == named("kept-2"));
+    for new in ["new-1", "new-2", "new-3", "new-4", "new-5"] {
+        for watch in [&mut all, &mut resumed] {
+            let found = told(watch).await?;
+            ensure!(found == (named(new), epoch), "{found:?} and not {new}");
+        }
+    }
+    match told(&mut misled).await {
+        Err(error @ ClientError::EpochChanged { .. }) => {
+            ensure!(error.to_string().contains("not in the database any more"))
+        }
+        other => anyhow::bail!("whoever was told what is lost is told {other:?}"),
+    }
+    // It reads anew, and goes on from there.
+    let anew = far.query_all("ASK {}", Position::Latest).await?.version;
+    let mut anew = far.watch(anew);
+    note(near, "newest").await?;
+    ensure!(told(&mut anew).await? == (named("newest"), epoch));
+    Ok(())
 }
