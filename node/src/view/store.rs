@@ -573,6 +573,13 @@ impl Store {
         self.lanes[&order].live.tree.active_memtable().len()
     }
 
+    /// When the past versions were deleted that are on disk in an order.
+    #[cfg(test)]
+    pub fn past_deletions(&self, order: Order) -> std::collections::BTreeSet<LogIndex> {
+        let keys = self.lanes[&order].past.iter().map(|row| row.key().expect("the disk is well"));
+        keys.map(|key| keys::deleted_at(&key).expect("a past key")).collect()
+    }
+
     /// How many past versions are on disk in an order.
     #[cfg(test)]
     pub fn past_count(&self, order: Order) -> usize {

@@ -182,6 +182,42 @@ async fn a_pass_removes_what_is_too_old_beside_look_ups() {
     }
 }
 
+/// One fact goes at each index. What the oldest version that is promised still shows went after it: all of that stays, and nothing
+/// else, whether a pass or compaction removes it.
+#[tokio::test]
+async fn what_goes_ends_exactly_at_the_oldest_index() {
+    const FACTS: u64 = 60;
+    let quad = |i| ([model::term('s', i), model::term('p', i % 3), model::term('o', i)], None);
+    let mut model = Model::new();
+    model.begin(1_000_000);
+    (1..=FACTS).for_each(|i| model.attempt(&Attempt { inserts: vec![quad(i)], ..attempt(i) }));
+    (1..=FACTS).for_each(|i| model.attempt(&Attempt { deletes: vec![quad(i)], ..attempt(FACTS + i) }));
+    let (last, serves) = (model.entries.len() as u64, all(Range::ALL));
+    let env = beam_wire::env::sim::SimWorld::new(9).env("view");
+    let mut chance = StdRng::seed_from_u64(9);
+    for compacts in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, mut applier) = open(directory.path(), &serves, 1000);
+        applier.apply(&run(&model.entries, applier.next(), last)).unwrap();
+        // What is read of the past is what lies on the disk.
+        drop((store, applier));
+        (store, applier) = open(directory.path(), &serves, 1000);
+        for oldest in [last - FACTS, last - FACTS + 1, last - 21, last - 20, last - 1, last] {
+            store.let_go(LogIndex(oldest));
+            if compacts {
+                store.compact().unwrap();
+            } else {
+                prune::pass(&env, || Some(store.clone())).await.unwrap();
+            }
+            for order in store.orders() {
+                let kept = (oldest + 1..=last).map(LogIndex).collect();
+                assert_eq!(store.past_deletions(order), kept, "{} when {oldest} is the oldest", order.name());
+            }
+            (oldest..=last).for_each(|index| compare(&model, &store, &applier, &serves, index, &mut chance));
+        }
+    }
+}
+
 #[test]
 fn versions_older_than_the_history_are_refused_and_dropped() {
     const HISTORY: u64 = 32;
