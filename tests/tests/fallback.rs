@@ -11,11 +11,15 @@ use beam_wire::message::view::{ViewLoad, ViewLookup};
 use beam_wire::quic::{CallOptions, Lane};
 use beam_wire::{ClientRole, LogIndex, Name, Range, Role, Space};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Subjects, over both partitions.
 const SUBJECTS: u64 = 50;
+/// Calls that wait for a log that does not answer: more than an api node runs at once.
+const STUCK: usize = 48;
 /// Between two queries.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -112,11 +116,29 @@ async fn the_log_is_cut_off(world: SimWorld) -> Result<()> {
     ensure!(before.rows.len() as u64 == SUBJECTS);
 
     cluster.cut_off(&here);
+    // More than may run at once wait for the log, all the time: nobody else waits for them.
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut stuck = Vec::new();
+    for number in 0..STUCK {
+        let (patient, stop) = (client.within(seconds(4)), stop.clone());
+        let calling = async move {
+            while !stop.load(Relaxed) {
+                // There is no majority: that they fail is told below.
+                if number % 2 == 0 {
+                    let _ = patient.query_all("ASK { ?s ?p ?o }", Position::Latest).await;
+                } else {
+                    let _ = patient.update(&format!("INSERT DATA {{ <urn:stuck:{number}> <urn:q> 1 }}")).await;
+                }
+            }
+        };
+        stuck.push(env.tasks().serve("stuck", calling));
+    }
     // Also while connections to the others are being found dead.
     for second in 0..10 {
         let longest = ask(&env, &client, seconds(1)).await.with_context(|| format!("{second} s after the cut"))?;
         ensure!(longest < ms(10), "{longest:?} {second} s after the cut");
     }
+    stop.store(true, Relaxed);
     let exact = client.query_all(all, Position::Exact(version)).await.context("an exact version")?;
     ensure!(exact.rows == before.rows && exact.version == before.version);
 

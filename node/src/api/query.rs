@@ -47,11 +47,14 @@ impl ApiRole {
         deadline: Instant,
     ) -> Result<(), CallError> {
         let query = parse_query(sparql, base_iri)?;
+        // Whoever waits for the log takes no place from those who don't.
         let version = self.resolve(position, deadline).await?;
+        let mut admitted = self.admission.query(deadline).await?;
         // What a transaction reads is checked by what it rests on, not by its bytes.
         let repeatable = matches!(position, Position::Exact(_)) && !C::READS;
         let source = Lookups { repeatable, ..self.source(version, deadline) };
         let answer = evaluate(&query, &source, self.limits(deadline), &self.env).await?;
+        admitted.evaluated();
         call.reply(&QueryReply::Head { version, shape: answer.shape }).await?;
         for chunk in answer.chunks {
             call.reply(&chunk).await?;

@@ -37,8 +37,12 @@ pub(super) fn looks(
 }
 
 impl ApiRole {
-    /// The version to read.
+    /// The version to read. So many may wait for it, and no more.
     pub(super) async fn resolve(&self, position: Position, deadline: Instant) -> Result<Version, CallError> {
+        if let Some(version) = self.resolve_now(position) {
+            return Ok(version);
+        }
+        let _waiting = self.admission.version()?;
         match position {
             Position::Latest => self.tail(deadline).await,
             Position::Recent => self.recent(deadline).await,
@@ -51,6 +55,22 @@ impl ApiRole {
             Position::Exact(exact) => {
                 let exact = self.current(exact, deadline).await?;
                 self.existing(exact, deadline).await
+            }
+        }
+    }
+
+    /// The version to read, where the views have said enough to know it.
+    fn resolve_now(&self, position: Position) -> Option<Version> {
+        match position {
+            Position::Latest => None,
+            Position::Recent => self.recent_now().ok(),
+            Position::AtLeast(least) => {
+                self.recent_now().ok().filter(|recent| recent.epoch == least.epoch && recent.index >= least.index)
+            }
+            Position::Exact(exact) => {
+                let table = self.views.table();
+                let exists = position::epoch(&table) == Some(exact.epoch) && committed(&table) >= exact.index;
+                exists.then_some(exact)
             }
         }
     }

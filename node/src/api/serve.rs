@@ -19,14 +19,14 @@ impl ApiRole {
         let deadline = call.deadline.unwrap_or_else(|| api.env.now() + PATIENCE);
         Box::pin(async move {
             match call.kind {
-                // Admission comes first: whoever is refused must cost next to nothing, and whoever waits no more than what they
-                // sent. What the work itself needs is made after it, in a box of its own.
+                // The door comes first: whoever is refused must cost next to nothing. What the work itself needs is made
+                // after it, in a box of its own. A place to run is taken where it is known what to run on.
                 Kind::ApiQuery => {
-                    let _admitted = api.admission.query(deadline).await?;
+                    api.admission.door(deadline)?;
                     Box::pin(api.query(call.open::<ApiQuery>()?, deadline)).await
                 }
                 Kind::ApiRead => {
-                    let _admitted = api.admission.query(deadline).await?;
+                    api.admission.door(deadline)?;
                     Box::pin(api.read(call.open::<ApiRead>()?, deadline)).await
                 }
                 Kind::ApiWatch => api.watch(call.open::<ApiWatch>()?).await,
@@ -37,7 +37,8 @@ impl ApiRole {
                     call.reply(&reply).await
                 }
                 Kind::ApiUpdate => {
-                    let _admitted = api.admission.query(deadline).await?;
+                    api.admission.door(deadline)?;
+                    let _taken = api.admission.write()?;
                     let mut call = call.open::<ApiUpdate>()?;
                     let outcome = Box::pin(api.update(&call.request, deadline)).await?;
                     call.reply(&outcome).await

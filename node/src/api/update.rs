@@ -12,6 +12,7 @@ use beam_wire::command::{Builder, Command};
 use beam_wire::message::api::{ApiUpdate, Outcome};
 use beam_wire::term::TermError;
 use beam_wire::{CallError, Code, Position, Version};
+use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -70,10 +71,27 @@ impl ApiRole {
         read: Version,
         deadline: Instant,
     ) -> Result<Version, CallError> {
+        let Some((terms, body)) = self.plan(update, request, read, deadline).await? else { return Ok(read) };
+        match self.commit(terms, body, false, deadline).await? {
+            (version, Some(verdict)) => judge(version, verdict),
+            (version, None) => Ok(version),
+        }
+    }
+
+    /// What the update changes at a version, as it is appended; none if it changes nothing. It runs for so long, and no
+    /// longer: the log may take its time.
+    async fn plan(
+        &self,
+        update: &Update,
+        request: &ApiUpdate,
+        read: Version,
+        deadline: Instant,
+    ) -> Result<Option<(Terms, Bytes)>, CallError> {
+        let _admitted = self.admission.query(deadline).await?;
         let source = self.source(read, deadline);
         let changes = plan_update(update, &source, self.limits(deadline), &self.env).await?;
         if changes.deletes.is_empty() && changes.inserts.is_empty() {
-            return Ok(read);
+            return Ok(None);
         }
         let mut builder = Builder::new();
         let refuse = |error: TermError| CallError::never(Code::Invalid, error.to_string());
@@ -85,10 +103,6 @@ impl ApiRole {
         }
         let transact = builder.build(read.epoch, request.id, read.index, changes.reads);
         let terms = Terms::of(&transact);
-        let body = Command::Transact(transact).encode();
-        match self.commit(terms, body, false, deadline).await? {
-            (version, Some(verdict)) => judge(version, verdict),
-            (version, None) => Ok(version),
-        }
+        Ok(Some((terms, Command::Transact(transact).encode())))
     }
 }

@@ -122,7 +122,7 @@ fn facts_that_have_rested_are_like_all_others_again() {
         let quad = |object| ([model::term('s', i % FACTS), model::term('p', 0), model::term('o', object)], None);
         let mut attempt = attempt(i);
         match i < busy {
-            true if i / FACTS % 2 == 0 => attempt.inserts.push(quad(0)),
+            true if (i / FACTS).is_multiple_of(2) => attempt.inserts.push(quad(0)),
             true => attempt.deletes.push(quad(0)),
             false => attempt.inserts.push(quad(i)),
         }
