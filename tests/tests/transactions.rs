@@ -10,7 +10,7 @@ use beam_tests::model::{self, Answer, Asked, Model};
 use beam_tests::{SimCluster, seeds, tell};
 use beam_wire::env::sim::SimWorld;
 use beam_wire::env::{Env, Task};
-use beam_wire::{Term, TransactionId};
+use beam_wire::{Term, TransactionId, Version};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -42,8 +42,8 @@ struct Story {
     stop: AtomicBool,
     answers: Mutex<Vec<Answer>>,
     appends: Mutex<Vec<Append>>,
-    /// Transactions that were said to be committed, or to have changed nothing.
-    told: Mutex<Vec<(TransactionId, bool)>>,
+    /// Transactions that were said to be committed at a version, or to have changed nothing.
+    told: Mutex<Vec<(TransactionId, Option<Version>)>>,
     wrong: Mutex<Vec<String>>,
     committed: AtomicU64,
     again: AtomicU64,
@@ -94,8 +94,8 @@ impl Story {
     }
 
     /// Makes a transaction until it is known what became of it. Sometimes whoever makes it dies on the way, and
-    /// somebody else goes on under the same id. True if it is committed.
-    async fn once<F, Fut>(&self, client: &Client, attempt: F) -> bool
+    /// somebody else goes on under the same id. True if it is committed; one that `writes` nothing leaves no entry.
+    async fn once<F, Fut>(&self, client: &Client, writes: bool, attempt: F) -> bool
     where
         F: Fn(Transaction) -> Fut,
         Fut: Future<Output = Result<(), Stopped>>,
@@ -106,6 +106,7 @@ impl Story {
                 Err(_) => self.env.sleep(ms(100)).await,
             }
         };
+        let mut cut_short = false;
         loop {
             let mut patience = PATIENCE;
             if self.env.random_below(3) == 0 {
@@ -115,22 +116,25 @@ impl Story {
             let done = match made {
                 Ok(Ok(Done::Now(done))) => {
                     self.again.fetch_add(u64::from(done.attempts - 1), Relaxed);
-                    true
+                    Some(done.version)
                 }
-                Ok(Ok(Done::Before(_))) => {
+                Ok(Ok(Done::Before(version))) => {
                     self.before.fetch_add(1, Relaxed);
-                    true
+                    Some(version)
                 }
-                Ok(Err(Stopped::Nothing(_))) => false,
+                // A copy of an earlier round may still be on its way.
+                Ok(Err(Stopped::Nothing(_))) if cut_short => return false,
+                Ok(Err(Stopped::Nothing(_))) => None,
                 Ok(Err(Stopped::Client(error))) if !self.bearable(&error) => return false,
                 Ok(Err(Stopped::Client(_))) | Err(_) => {
+                    cut_short = true;
                     self.env.sleep(ms(50)).await;
                     continue;
                 }
             };
-            self.told.lock().unwrap().push((id, done));
-            self.committed.fetch_add(u64::from(done), Relaxed);
-            return done;
+            self.told.lock().unwrap().push((id, done.filter(|_| writes)));
+            self.committed.fetch_add(u64::from(done.is_some()), Relaxed);
+            return done.is_some();
         }
     }
 
@@ -183,7 +187,7 @@ async fn transfer(story: Arc<Story>, client: Client) {
                 Ok(())
             }
         };
-        story.once(&client, attempt).await;
+        story.once(&client, true, attempt).await;
     }
 }
 
@@ -208,7 +212,7 @@ async fn claim(story: Arc<Story>, client: Client, who: usize) {
                 Ok(())
             }
         };
-        story.once(&client, attempt).await;
+        story.once(&client, true, attempt).await;
         story.env.sleep(ms(story.env.random_below(50))).await;
     }
 }
@@ -233,7 +237,7 @@ async fn leave(story: Arc<Story>, client: Client) {
                 Ok(())
             }
         };
-        story.once(&client, attempt).await;
+        story.once(&client, true, attempt).await;
     }
 }
 
@@ -284,7 +288,7 @@ async fn append(story: Arc<Story>, client: Client, who: usize) {
         let began = story.now();
         let (ended, known) = if turn % 3 > 0 {
             let before = story.before.load(Relaxed);
-            let done = story.once(&client, attempt).await;
+            let done = story.once(&client, appends.contains(&true), attempt).await;
             let ended = if done { Ended::Committed(story.now()) } else { Ended::GivenUp };
             // What it read is not known when another copy of it was committed.
             (ended, story.before.load(Relaxed) == before)
@@ -422,11 +426,9 @@ async fn judge(cluster: &mut SimCluster, story: &Story, client: &Client) -> Resu
     let answers = std::mem::take(&mut *story.answers.lock().unwrap());
     let count = answers.len();
     let model = Model::check(&log, answers)?;
-    for (id, committed) in story.told.lock().unwrap().iter() {
-        // One that writes nothing leaves no entry.
-        if !committed {
-            ensure!(model.committed(id).is_none(), "{id:?} was said to have changed nothing, and was committed");
-        }
+    for (id, told) in story.told.lock().unwrap().iter() {
+        let (told, committed) = (told.map(|version| version.index), model.committed(id));
+        ensure!(told == committed, "{id:?} was said to be committed at {told:?}, and was at {committed:?}");
     }
     let of = |number: &AtomicU64| number.load(Relaxed);
     println!(
