@@ -21,11 +21,12 @@ use beam_wire::message::log::{Entries, Entry};
 use beam_wire::message::view::Served;
 use beam_wire::{CallError, Epoch, Fact, LogIndex, Name, Range, Space, TransactionId};
 use bytes::Bytes;
+use futures::future::Either;
 use futures::{StreamExt, stream};
 use openraft::type_config::TypeConfigExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Facts that a view applies as one when it is behind.
 const BATCH: usize = 25_000;
@@ -33,6 +34,8 @@ const BATCH: usize = 25_000;
 const GROUP: u64 = 4096;
 /// What is read from the log at once.
 const READ_BYTES: usize = 1 << 20;
+/// How long applying a log may take.
+const PATIENCE: Duration = Duration::from_secs(3600);
 const EPOCH: Epoch = Epoch(1);
 
 #[derive(clap::Args)]
@@ -183,10 +186,11 @@ impl Case {
         let entries = Box::pin(entries.chain(stream::pending()));
         let env = Env::current();
         let following = follow(env.clone(), applier, store.clone(), entries, board.clone());
-        let reached = board.applied(&env, last, None);
+        let reached = board.applied(&env, last, Some(env.now() + PATIENCE));
         let ended = futures::future::select(Box::pin(following), Box::pin(reached)).await;
-        if let futures::future::Either::Left((ended, _)) = ended {
-            bail!("following the log has ended: {ended:?}");
+        match ended {
+            Either::Left((ended, _)) => bail!("following the log has ended: {ended:?}"),
+            Either::Right((reached, _)) => reached?,
         }
         let progress = store.progress()?;
         let all = self.transactions * self.facts;
