@@ -18,7 +18,7 @@ use tokio::time::Instant;
 const PACE: Duration = Duration::from_millis(5);
 
 /// Looks where the log ends.
-type Look = Box<dyn Fn() -> BoxFuture<'static, Result<Version, CallError>> + Send + Sync>;
+type Look = dyn Fn() -> BoxFuture<'static, Result<Version, CallError>> + Send + Sync;
 
 /// Shares looks at the end of the log.
 pub struct Latest {
@@ -40,7 +40,7 @@ impl Latest {
         env: &Env,
         look: impl Fn() -> BoxFuture<'static, Result<Version, CallError>> + Send + Sync + 'static,
     ) -> Latest {
-        Latest { env: env.clone(), look: Arc::new(Box::new(look)), gathering: Arc::default() }
+        Latest { env: env.clone(), look: Arc::new(look), gathering: Arc::default() }
     }
 
     /// A version with everything that was acknowledged before this call.
