@@ -4,6 +4,7 @@
 //! fifth too high. After a few hundred samples all counts are halved, so that a peer that has become slow,
 //! or has recovered, is seen as such within as many calls.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 const BUCKETS: usize = 64;
@@ -79,8 +80,13 @@ fn bucket(took: Duration) -> usize {
 }
 
 fn upper_bound(bucket: usize) -> Duration {
-    Duration::from_micros((LOWEST_US * 2f64.powf(bucket as f64 / 4.0)) as u64)
+    UPPER_BOUNDS[bucket]
 }
+
+/// All buckets are gone through for each view that may be chosen.
+static UPPER_BOUNDS: LazyLock<[Duration; BUCKETS]> = LazyLock::new(|| {
+    std::array::from_fn(|bucket| Duration::from_micros((LOWEST_US * 2f64.powf(bucket as f64 / 4.0)) as u64))
+});
 
 #[cfg(test)]
 mod tests {
