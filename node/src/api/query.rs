@@ -12,40 +12,34 @@ use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 /// The two calls that a query is made by.
-trait Answered: Call<Reply = QueryReply> {
-    /// The caller wants to know what the answer rests on.
+pub(super) trait Answered: Call<Reply = QueryReply> {
+    /// The caller, a transaction, wants to know what the answer rests on.
     const READS: bool;
+
+    /// The query, what its relative IRIs are relative to, and the position to read.
+    fn asked(&self) -> (&str, Option<&str>, Position);
 }
 
 impl Answered for ApiQuery {
     const READS: bool = false;
+
+    fn asked(&self) -> (&str, Option<&str>, Position) {
+        (&self.sparql, self.base_iri.as_deref(), self.position)
+    }
 }
 
 impl Answered for ApiRead {
     const READS: bool = true;
+
+    fn asked(&self) -> (&str, Option<&str>, Position) {
+        (&self.sparql, self.base_iri.as_deref(), self.position)
+    }
 }
 
 impl ApiRole {
-    /// Answers a query: a head, rows or triples, and a summary.
-    pub(super) async fn query(&self, mut call: Handle<ApiQuery>, deadline: Instant) -> Result<(), CallError> {
-        let ApiQuery { sparql, base_iri, position } = call.request.clone();
-        self.answer(&mut call, &sparql, base_iri.as_deref(), position, deadline).await
-    }
-
-    /// The same for a transaction: what the answer rests on comes before the summary.
-    pub(super) async fn read(&self, mut call: Handle<ApiRead>, deadline: Instant) -> Result<(), CallError> {
-        let ApiRead { sparql, base_iri, position } = call.request.clone();
-        self.answer(&mut call, &sparql, base_iri.as_deref(), position, deadline).await
-    }
-
-    async fn answer<C: Answered>(
-        &self,
-        call: &mut Handle<C>,
-        sparql: &str,
-        base_iri: Option<&str>,
-        position: Position,
-        deadline: Instant,
-    ) -> Result<(), CallError> {
+    /// Answers a query: a head, rows or triples, what the answer rests on if that is wanted, and a summary.
+    pub(super) async fn query<C: Answered>(&self, mut call: Handle<C>, deadline: Instant) -> Result<(), CallError> {
+        let (sparql, base_iri, position) = call.request.asked();
         let query = parse_query(sparql, base_iri)?;
         // Whoever waits for the log takes no place from those who don't.
         let version = self.resolve(position, deadline).await?;

@@ -27,7 +27,7 @@ impl ApiRole {
                 }
                 Kind::ApiRead => {
                     api.admission.door(deadline)?;
-                    Box::pin(api.read(call.open::<ApiRead>()?, deadline)).await
+                    Box::pin(api.query(call.open::<ApiRead>()?, deadline)).await
                 }
                 Kind::ApiWatch => api.watch(call.open::<ApiWatch>()?).await,
                 Kind::ApiCommitted => {
