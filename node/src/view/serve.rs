@@ -316,7 +316,11 @@ impl Desk {
 
     async fn verdicts(self, mut call: Handle<ViewVerdicts>) -> Result<(), CallError> {
         let ViewVerdicts { after, at } = call.request;
-        if at.index.0.saturating_sub(after.0) > VERDICTS_MAX {
+        if after > at.index {
+            let message = format!("nothing lies after {after} and up to {}", at.index);
+            return Err(CallError::never(Code::Invalid, message));
+        }
+        if at.index.0 - after.0 > VERDICTS_MAX {
             let message = format!("more than {VERDICTS_MAX} entries lie after {after} up to {}", at.index);
             return Err(CallError::never(Code::TooLarge, message));
         }
@@ -326,7 +330,7 @@ impl Desk {
         let mut verdicts = Vec::new();
         {
             let outcomes = self.shared.outcomes();
-            for index in (after.0 + 1..=at.index.0).map(LogIndex) {
+            for index in (after.0..at.index.0).map(|before| LogIndex(before).next()) {
                 match outcomes.get(index) {
                     Some(Outcome::Judged(verdict)) => verdicts.push((index, verdict)),
                     Some(Outcome::Skip) => {}
