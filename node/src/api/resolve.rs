@@ -7,7 +7,7 @@ use crate::remote::log::RemoteLog;
 use crate::remote::view::{View, Views};
 use beam_wire::env::Env;
 use beam_wire::message::log::{EpochBegan, shared_up_to};
-use beam_wire::{CallError, Code, Epoch, LogIndex, Position, Version};
+use beam_wire::{CallError, Code, Epoch, Name, Position, Version};
 use futures::future::BoxFuture;
 use std::sync::MutexGuard;
 use std::time::Duration;
@@ -69,7 +69,8 @@ impl ApiRole {
             }
             Position::Exact(exact) => {
                 let table = self.views.table();
-                let exists = position::epoch(&table) == Some(exact.epoch) && committed(&table) >= exact.index;
+                let exists =
+                    committed(&table).is_some_and(|newest| newest.epoch == exact.epoch && newest.index >= exact.index);
                 exists.then_some(exact)
             }
         }
@@ -78,7 +79,7 @@ impl ApiRole {
     /// What a version is called in the newest epoch that the views know. What an older one has left behind is
     /// refused.
     pub(super) async fn current(&self, version: Version, deadline: Instant) -> Result<Version, CallError> {
-        match position::epoch(&self.views.table()) {
+        match position::epoch(self.views.table().iter()) {
             // If the version's is newer, the views are about to hear of it.
             Some(epoch) if version.epoch < epoch => {
                 let (epoch, epochs) = self.log.epochs(deadline.min(self.env.now() + TAIL_PATIENCE)).await?;
@@ -90,7 +91,9 @@ impl ApiRole {
 
     /// A version that holds everything that was acknowledged before.
     pub(super) async fn tail(&self, deadline: Instant) -> Result<Version, CallError> {
-        self.latest.version(deadline).await
+        let tail = self.latest.version(deadline).await?;
+        self.saw_in_log(tail);
+        Ok(tail)
     }
 
     /// The newest version that views of our datacenter cover; if they don't cover everything, that all views
@@ -113,7 +116,7 @@ impl ApiRole {
     pub(super) fn recent_now(&self) -> Result<Version, Uncovered> {
         let table = self.views.table();
         let at_home: Vec<&View> = table.iter().filter(|v| v.home).collect();
-        position::covered(at_home).or_else(|_| position::covered(&table))
+        position::covered(at_home).or_else(|_| position::covered(table.iter()))
     }
 
     /// The version, if there is one. Views wait for what they have not applied: they must not wait for what
@@ -123,9 +126,9 @@ impl ApiRole {
         loop {
             let changed = self.views.changed();
             let table = self.views.table();
-            match position::epoch(&table) {
-                Some(epoch) if epoch != wanted.epoch => break,
-                Some(_) if committed(&table) >= wanted.index => return Ok(wanted),
+            match committed(&table) {
+                Some(newest) if newest.epoch != wanted.epoch => break,
+                Some(newest) if newest.index >= wanted.index => return Ok(wanted),
                 _ => {}
             }
             if self.env.timeout_at(give_up, changed).await.is_err() {
@@ -156,7 +159,8 @@ impl ApiRole {
         // Where views are missing, others of their partition cover for them; where none covers, there is
         // nothing to wait for.
         let Ok(covered) = self.recent_now() else { return Ok(()) };
-        self.saw_in_log(Version { index: committed(&table), ..covered });
+        // Views may not have heard yet of what was sent to them: what this node has seen of the log itself counts as well.
+        committed(&table).into_iter().for_each(|newest| self.saw_in_log(newest));
         let behind = self.lag().behind(covered, self.age());
         match pressure(behind, window) {
             Pressure::None => Ok(()),
@@ -164,15 +168,7 @@ impl ApiRole {
                 self.env.sleep(pause).await;
                 Ok(())
             }
-            Pressure::Refuse => {
-                let Behind { entries, age, .. } = behind;
-                let message = format!(
-                    "the views of {} are {entries} entries and {} ms behind the log: write more slowly",
-                    self.datacenter,
-                    age.as_millis()
-                );
-                Err(CallError::later(Code::Overloaded, 1000, message))
-            }
+            Pressure::Refuse => Err(too_far_behind(&self.datacenter, behind)),
         }
     }
 
@@ -195,17 +191,29 @@ impl ApiRole {
     }
 }
 
+/// A write is refused. Sooner than after a second the views have hardly come on.
+fn too_far_behind(datacenter: &Name, behind: Behind) -> CallError {
+    let Behind { entries, age, need } = behind;
+    let need =
+        need.map_or(String::new(), |need| format!(", and need {} ms for that as they go on now", need.as_millis()));
+    let age = age.as_millis();
+    let message =
+        format!("the views of {datacenter} are {entries} entries and {age} ms behind the log{need}: write more slowly");
+    CallError::later(Code::Overloaded, 1000, message)
+}
+
 fn window(table: &[View]) -> Option<u64> {
     let epoch = position::epoch(table)?;
     let said = table.iter().filter(|v| v.status.epoch == Some(epoch)).map(|v| v.status.window);
     said.filter(|window| *window > 0).min()
 }
 
-/// The newest index that any view has heard of.
-fn committed(table: &[View]) -> LogIndex {
-    let epoch = position::epoch(table);
-    let same = table.iter().filter(|v| v.status.epoch == epoch);
-    same.map(|v| v.status.committed.max(v.status.applied)).max().unwrap_or_default()
+/// The newest version that any view has heard of.
+fn committed(table: &[View]) -> Option<Version> {
+    let epoch = position::epoch(table)?;
+    let same = table.iter().filter(|v| v.status.epoch == Some(epoch));
+    let index = same.map(|v| v.status.committed.max(v.status.applied)).max()?;
+    Some(Version { epoch, index })
 }
 
 /// What a version is called in `epoch`, whose past is `epochs`. Indexes up to those that were kept mean the same; what came
@@ -231,6 +239,43 @@ fn translate(version: Version, epoch: Epoch, epochs: &[EpochBegan]) -> Result<Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::remote::view::tests::view;
+    use beam_wire::LogIndex;
+    use beam_wire::error::Retry;
+
+    #[test]
+    fn whoever_is_refused_hears_why_and_when_to_come_again() {
+        let ms = Duration::from_millis;
+        let refused = |need| {
+            let behind = Behind { entries: 90, age: ms(4), need };
+            too_far_behind(&Name::new("home").unwrap(), behind)
+        };
+        let error = refused(Some(ms(9000)));
+        assert_eq!(error.code, Code::Overloaded);
+        assert!(matches!(error.retry, Retry::Later { after_ms: 1000 }), "{error:?}");
+        // Neither the entries nor their age are much: what is, is named.
+        assert!(error.message.contains("home are 90 entries and 4 ms behind"), "{error}");
+        assert!(error.message.contains("need 9000 ms"), "{error}");
+        assert!(!refused(None).message.contains("need"), "{error}");
+    }
+
+    #[test]
+    fn the_newest_of_what_views_have_heard_counts_in_the_newest_epoch() {
+        let heard = |epoch, applied, committed| {
+            let mut view = view("a", &[], applied);
+            view.set(|s| (s.epoch, s.committed) = (Some(Epoch(epoch)), LogIndex(committed)));
+            view
+        };
+        let newest = |views: &[View]| committed(views).map(|newest| (newest.epoch.0, newest.index.0));
+        assert_eq!(newest(&[]), None);
+        assert_eq!(newest(&[heard(1, 70, 90), heard(1, 80, 80)]), Some((1, 90)));
+        assert_eq!(newest(&[heard(1, 95, 90), heard(1, 80, 80)]), Some((1, 95)), "what is applied is committed");
+        assert_eq!(
+            newest(&[heard(1, 500, 500), heard(2, 60, 65)]),
+            Some((2, 65)),
+            "the other index is of the other epoch"
+        );
+    }
 
     #[test]
     fn versions_go_over_into_a_new_epoch_as_far_as_they_were_kept() {
