@@ -180,9 +180,9 @@ async fn applied(env: &Env, views: &RemoteViews, last: LogIndex) -> Result<View>
     let until = env.now() + PATIENCE;
     loop {
         let changed = views.changed();
-        let found = views.table().into_iter().find(|view| view.status.applied >= last && view.status.state.answers());
-        match found {
-            Some(view) => return Ok(view),
+        let reached = |view: &&View| view.status.applied >= last && view.status.state.answers();
+        match views.table().iter().find(reached) {
+            Some(view) => return Ok(view.clone()),
             None => env.timeout_at(until, changed).await.ok().context("the view does not get there")?,
         }
     }

@@ -26,7 +26,17 @@ use tokio::time::Instant;
 pub trait Views: Send + Sync + 'static {
     /// All views that are connected and have said how they are, by the names of their nodes. Of several that one
     /// node holds, the node lets the one answer that can.
-    fn table(&self) -> Vec<View>;
+    fn table(&self) -> Arc<[View]>;
+
+    /// The view of a node, if it is in the table.
+    fn find(&self, node: &Name) -> Option<View> {
+        self.table().iter().find(|view| view.node == *node).cloned()
+    }
+
+    /// Whether there is such a view, connected or not.
+    fn names(&self, node: &Name) -> bool {
+        self.find(node).is_some()
+    }
 
     /// Waits until the table differs from what it was at the call.
     fn changed(&self) -> BoxFuture<'_, ()>;
@@ -170,8 +180,16 @@ struct Shared {
     peers: Peers,
     directory: Directory,
     datacenter: Name,
-    known: Mutex<BTreeMap<Name, Known>>,
+    known: Mutex<AllKnown>,
     changed: Notify,
+}
+
+/// All views that DNS names.
+#[derive(Default)]
+struct AllKnown {
+    nodes: BTreeMap<Name, Known>,
+    /// The table, until something changes. Every call looks at it, some several times.
+    table: Option<Arc<[View]>>,
 }
 
 /// A view that DNS names or has named.
@@ -213,7 +231,7 @@ impl RemoteViews {
             Ok(views) => views.iter().map(|status| (known.address.clone(), Ok(status.clone()))).collect(),
             Err(error) => vec![(known.address.clone(), Err(error.clone()))],
         };
-        let mut all: Vec<_> = known.values().flat_map(each).collect();
+        let mut all: Vec<_> = known.nodes.values().flat_map(each).collect();
         all.sort_by(|(a, _), (b, _)| (&a.datacenter, &a.node).cmp(&(&b.datacenter, &b.node)));
         all
     }
@@ -226,20 +244,14 @@ impl RemoteViews {
 }
 
 impl Views for RemoteViews {
-    fn table(&self) -> Vec<View> {
-        let mut table = Vec::new();
-        for (node, known) in self.shared.known().iter() {
-            let home = known.address.datacenter == self.shared.datacenter;
-            let view = |status: &Arc<ViewStatusReply>| View {
-                node: node.clone(),
-                datacenter: known.address.datacenter.clone(),
-                home,
-                status: status.clone(),
-                record: known.record.clone(),
-            };
-            table.extend(known.views.iter().flatten().map(view));
-        }
-        table
+    fn table(&self) -> Arc<[View]> {
+        let AllKnown { nodes, table } = &mut *self.shared.known();
+        let views = || nodes.iter().flat_map(|(node, known)| known.table(node, &self.shared.datacenter));
+        table.get_or_insert_with(|| views().collect()).clone()
+    }
+
+    fn names(&self, node: &Name) -> bool {
+        self.shared.known().nodes.contains_key(node)
     }
 
     fn changed(&self) -> BoxFuture<'_, ()> {
@@ -294,7 +306,7 @@ impl<C: Call> Answering<C> {
         let mut caller = match self {
             Answering::Asking { shared, node, lane, request, deadline } => {
                 let gone = || CallError::elsewhere(Code::Unavailable, format!("DNS no longer names view {node}"));
-                let target = shared.known().get(&node).map(|k| k.address.target()).ok_or_else(gone)?;
+                let target = shared.known().nodes.get(&node).map(|k| k.address.target()).ok_or_else(gone)?;
                 let peer = shared.peers.peer(&target, lane).await?;
                 peer.call(&request, CallOptions { deadline: Some(deadline) }).await?
             }
@@ -307,18 +319,34 @@ impl<C: Call> Answering<C> {
 }
 
 impl Shared {
-    fn known(&self) -> MutexGuard<'_, BTreeMap<Name, Known>> {
+    fn known(&self) -> MutexGuard<'_, AllKnown> {
         self.known.lock().expect("no holder panics")
     }
 
     fn say(&self, node: &Name, views: Result<Vec<Arc<ViewStatusReply>>, CallError>) {
-        if let Some(known) = self.known().get_mut(node) {
+        let AllKnown { nodes, table } = &mut *self.known();
+        if let Some(known) = nodes.get_mut(node) {
+            *table = None;
             if let (Ok(_), Err(error)) = (&known.views, &views) {
                 tracing::info!(view = %node, %error, "a view is lost");
             }
             known.views = views;
         }
         self.changed.notify_waiters();
+    }
+}
+
+impl Known {
+    /// What the table says of the views of this node.
+    fn table(&self, node: &Name, datacenter: &Name) -> impl Iterator<Item = View> {
+        let home = self.address.datacenter == *datacenter;
+        self.views.iter().flatten().map(move |status| View {
+            node: node.clone(),
+            datacenter: self.address.datacenter.clone(),
+            home,
+            status: status.clone(),
+            record: self.record.clone(),
+        })
     }
 }
 
@@ -335,10 +363,11 @@ async fn find(shared: Arc<Shared>) {
         let named: BTreeMap<Name, NodeAddress> =
             shared.directory.nodes_everywhere(Role::View).into_iter().map(|n| (n.node.clone(), n)).collect();
         let mut known = shared.known();
-        known.retain(|node, known| named.get(node) == Some(&known.address));
-        followers.retain(|node, _| known.contains_key(node));
+        known.table = None;
+        known.nodes.retain(|node, known| named.get(node) == Some(&known.address));
+        followers.retain(|node, _| known.nodes.contains_key(node));
         for (node, address) in named {
-            known.entry(node.clone()).or_insert_with(|| {
+            known.nodes.entry(node.clone()).or_insert_with(|| {
                 let record = Arc::new(Record::new(address.datacenter == shared.datacenter));
                 let views = Err(CallError::later(Code::Unavailable, 500, "not connected yet"));
                 let follower = follow(shared.clone(), address.clone());

@@ -90,7 +90,7 @@ async fn look(env: &Env, views: &RemoteViews, scan: bool, unheard: &[(Name, Call
         let newest = |view: &View| Some(Version { epoch: view.status.epoch?, index: view.status.applied });
         let Some(at) = table.iter().filter_map(newest).max() else {
             let nothing = || CallError::elsewhere(Code::Unavailable, "it has applied nothing yet");
-            let missing = table.into_iter().map(|view| (view.node, nothing())).chain(unheard.iter().cloned());
+            let missing = table.iter().map(|view| (view.node.clone(), nothing())).chain(unheard.iter().cloned());
             return report(None, Vec::new(), missing.collect());
         };
         // What was deleted before is no longer whole everywhere.
@@ -104,7 +104,7 @@ async fn look(env: &Env, views: &RemoteViews, scan: bool, unheard: &[(Name, Call
             continue;
         }
         let (mut told, mut missing) = (Vec::new(), unheard.to_vec());
-        for (view, answer) in table.into_iter().zip(answers) {
+        for (view, answer) in table.iter().cloned().zip(answers) {
             match answer {
                 Ok(reply) => told.push(Told { node: view.node, datacenter: view.datacenter, reply, after }),
                 Err(error) => missing.push((view.node, error)),

@@ -275,7 +275,7 @@ impl<V: Views, K: Keep> Boot<V, K> {
 /// Views that others may copy from. The one that copies boots itself, and so is none of them.
 fn sources(views: &impl Views) -> Vec<View> {
     let able = |view: &View| view.status.state.answers() && view.status.checkpoint > LogIndex(0);
-    views.table().into_iter().filter(able).collect()
+    views.table().iter().filter(|view| able(view)).cloned().collect()
 }
 
 /// Whether there is a view with more than so many entries: then copying is quicker than reading them.

@@ -81,7 +81,7 @@ impl FakeViews {
 }
 
 impl Views for FakeViews {
-    fn table(&self) -> Vec<View> {
+    fn table(&self) -> Arc<[View]> {
         self.shared.fakes.lock().unwrap().values().map(|f| f.view.clone()).collect()
     }
 

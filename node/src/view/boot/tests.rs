@@ -85,7 +85,7 @@ struct Everybody {
 }
 
 impl Views for Everybody {
-    fn table(&self) -> Vec<View> {
+    fn table(&self) -> Arc<[View]> {
         self.sources.iter().map(|source| source.view.clone()).collect()
     }
 
