@@ -123,14 +123,21 @@ impl Ejector {
         self.views.iter().filter(|(_, standing)| standing.out.is_some()).map(|(name, _)| name)
     }
 
-    /// Whether a view that is out is to be probed now. Its next probe is due after a pause, whatever comes of this one.
-    pub fn probe(&mut self, view: &Name, now: Duration) -> bool {
+    /// Those that are out and may be probed now.
+    pub fn due(&self, now: Duration) -> impl Iterator<Item = &Name> {
+        let due = move |out: &Out| out.probe_at <= now;
+        self.views.iter().filter(move |(_, standing)| standing.out.as_ref().is_some_and(due)).map(|(name, _)| name)
+    }
+
+    /// Whether a view that is out is to be probed now, which is due and paid for. Its next probe is due after a pause,
+    /// whatever comes of this one. What is not paid for stays due.
+    pub fn probe(&mut self, view: &Name, now: Duration, pay: impl FnOnce() -> bool) -> bool {
         let Some(out) = self.views.get_mut(view).and_then(|standing| standing.out.as_mut()) else { return false };
-        let due = out.probe_at <= now;
-        if due {
+        let probed = out.probe_at <= now && pay();
+        if probed {
             out.probe_at = now + out.pause;
         }
-        due
+        probed
     }
 
     /// Forgets all views but these.
@@ -227,7 +234,7 @@ mod tests {
         }
 
         fn probe(&mut self, outcome: Outcome, at: u64) {
-            assert!(self.0.probe(&name("sick"), ms(at)), "no probe is due at {at} ms");
+            assert!(self.0.probe(&name("sick"), ms(at), || true), "no probe is due at {at} ms");
             self.0.probed(&name("sick"), outcome, ms(at));
         }
     }
@@ -302,21 +309,24 @@ mod tests {
         // What was on its way when it was put out.
         pair.see(9, Silent, InTime, 1001);
         pair.see(9, InTime, InTime, 1002);
-        assert!(!pair.0.probe(&name("well"), ms(9999)), "who is in is not probed");
-        assert!(!pair.0.probe(&name("sick"), ms(1249)));
+        assert!(!pair.0.probe(&name("well"), ms(9999), || true), "who is in is not probed");
+        assert!(!pair.0.probe(&name("sick"), ms(1249), || true));
         pair.probe(Silent, 1250);
-        assert!(!pair.0.probe(&name("sick"), ms(1749)));
+        assert!(!pair.0.probe(&name("sick"), ms(1749), || true));
         pair.probe(Slow, 1750);
-        assert!(!pair.0.probe(&name("sick"), ms(2749)));
+        assert!(!pair.0.probe(&name("sick"), ms(2749), || true));
+        assert!(!pair.0.probe(&name("sick"), ms(2750), || false), "nobody paid for it");
+        assert!(pair.0.due(ms(2750)).eq([&name("sick")]), "what was not paid for stays due");
         // One that is not heard of again.
-        assert!(pair.0.probe(&name("sick"), ms(2750)));
-        assert!(!pair.0.probe(&name("sick"), ms(3749)));
+        assert!(pair.0.probe(&name("sick"), ms(2750), || true));
+        assert!(!pair.0.probe(&name("sick"), ms(3749), || panic!("it is not due: nothing is to be paid")));
+        assert_eq!(pair.0.due(ms(3749)).count(), 0);
         pair.probe(InTime, 3750);
         pair.probe(InTime, 3800);
         pair.probe(Slow, 3850);
         let mut at = 3850;
         for pause in [2000, 4000, 8000, 10_000, 10_000] {
-            assert!(!pair.0.probe(&name("sick"), ms(at + pause - 1)));
+            assert!(!pair.0.probe(&name("sick"), ms(at + pause - 1), || true));
             at += pause;
             pair.probe(Silent, at);
         }
@@ -335,10 +345,10 @@ mod tests {
         pair.see(4, Silent, InTime, 0);
         back_in(&mut pair, 250);
         pair.see(4, Silent, InTime, 1000);
-        assert!(!pair.0.probe(&name("sick"), ms(1499)));
+        assert!(!pair.0.probe(&name("sick"), ms(1499), || true));
         back_in(&mut pair, 1500);
         // Later than what is held against it: twenty times 500 ms.
         pair.see(4, Silent, InTime, 12_000);
-        assert!(pair.0.probe(&name("sick"), ms(12_250)));
+        assert!(pair.0.probe(&name("sick"), ms(12_250), || true));
     }
 }

@@ -133,9 +133,11 @@ impl<V: Views> Fanout<V> {
         Fanout { env, views, started, hedging, budget, ejector, total: Tally::default() }
     }
 
-    /// The views that are left out, because they were silent or slow.
+    /// The views that are left out, because they were silent or slow. Those that are no more are not among them.
     pub fn out(&self) -> Vec<Name> {
-        self.ejector().out().cloned().collect()
+        let mut ejector = self.ejector();
+        ejector.keep(|view| self.views.names(view));
+        ejector.out().cloned().collect()
     }
 
     fn budget(&self) -> MutexGuard<'_, Budget> {
@@ -344,7 +346,7 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
 
     /// One request to one view.
     fn request(&self, part: Part) -> BoxStream<'_, Event<Q::Found>> {
-        let Some(view) = self.fanout.views.table().into_iter().find(|v| v.node == part.view) else {
+        let Some(view) = self.fanout.views.find(&part.view) else {
             let error = CallError::elsewhere(Code::Unavailable, format!("{} has gone", part.view));
             return stream::iter([Event::Failed(Failed { view: Some(part.view), error })]).boxed();
         };

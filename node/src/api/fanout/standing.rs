@@ -6,7 +6,6 @@ use crate::api::eject::Outcome;
 use crate::remote::view::{View, Views};
 use beam_wire::{CallError, Code, Name};
 use futures::stream::StreamExt;
-use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -41,14 +40,13 @@ impl<V: Views> Fanout<V> {
         let mut ejector = self.ejector();
         if part.out {
             if ejector.probed(&part.view, outcome, now)
-                && let Some(view) = self.views.table().into_iter().find(|view| view.node == part.view)
+                && let Some(view) = self.views.find(&part.view)
             {
                 back_in(&view, part.late_after);
             }
         } else if ejector.saw(&part.view, outcome, &part.rivals, now) {
             tracing::warn!(view = %part.view, "a view is left out: it is {outcome:?} too often");
-            let known: BTreeSet<Name> = self.views.table().into_iter().map(|view| view.node).collect();
-            ejector.keep(|view| known.contains(view));
+            ejector.keep(|view| self.views.names(view));
         }
     }
 }
@@ -72,19 +70,19 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
     /// Sends the same request to views that are out, if it is time. Nobody waits for their answers.
     pub(super) fn probe(&self, part: &Part) {
         let fanout = self.fanout;
-        if fanout.ejector().out().next().is_none() {
-            return;
-        }
-        for view in fanout.views.table() {
-            let now = self.now();
+        let now = self.now();
+        let due: Vec<Name> = fanout.ejector().due(now).filter(|view| **view != part.view).cloned().collect();
+        for view in due.iter().filter_map(|view| fanout.views.find(view)) {
             let can_answer = self
                 .offers(&view, true)
                 .iter()
                 .any(|offer| offer.candidate.behind == 0 && offer.range.intersect(&part.range) == Some(part.range));
-            let due = view.node != part.view && can_answer && fanout.ejector().probe(&view.node, now);
-            if !due || !fanout.budget().spend(1) {
+            // Where a hedge is chosen, the budget is held before the ejector, too.
+            let mut budget = fanout.budget();
+            if !can_answer || !fanout.ejector().probe(&view.node, now, || budget.spend(1)) {
                 continue;
             }
+            drop(budget);
             fanout.total.requests.fetch_add(1, Ordering::Relaxed);
             fanout.total.probes.fetch_add(1, Ordering::Relaxed);
             let (env, started, ejector) = (fanout.env.clone(), fanout.started, fanout.ejector.clone());
