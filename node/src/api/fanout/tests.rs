@@ -484,6 +484,42 @@ async fn a_slowdown_of_all_views_stays_within_the_budget() {
     }
 }
 
+/// All of these come before anybody knows what is usual now: all are late, and the budget alone holds their hedges back.
+#[tokio::test(start_paused = true)]
+async fn the_first_moment_of_a_slowdown_stays_within_the_budget() {
+    let views = FakeViews::new(facts(), BTreeMap::new());
+    for view in ["a", "b"] {
+        views.add(view, (0, 1), true, Mood::AnswersAfter(ms(2)));
+    }
+    let asker = Asker::new(&views);
+    let question = [pattern(Some("s3"), None, None)];
+    for _ in 0..200 {
+        asker.lookup(&question).await.unwrap();
+    }
+    ["a", "b"].iter().for_each(|view| views.set(view, Mood::AnswersAfter(ms(200))));
+    let before = asker.fanout.total.requests();
+    futures::future::try_join_all((0..200).map(|_| asker.lookup(&question))).await.unwrap();
+    let extra = asker.fanout.total.hedges() + asker.fanout.total.probes();
+    assert_eq!(asker.fanout.total.requests() - before - extra, 200);
+    assert!(extra > 0 && extra <= 200 / 20 + crate::api::hedge::BURST, "{extra} extra requests for 200");
+}
+
+/// It is told as left out for as long as there is such a view, and not for ever.
+#[tokio::test(start_paused = true)]
+async fn a_view_that_is_no_more_is_not_left_out() {
+    let views = FakeViews::new(facts(), BTreeMap::new());
+    views.add("a", (0, 1), true, Mood::AnswersAfter(ms(2)));
+    views.add("b", (0, 1), true, Mood::FailsAfter(ms(1), Code::Unavailable));
+    let asker = Asker::new(&views);
+    for _ in 0..100 {
+        asker.lookup(&[pattern(Some("s3"), None, None)]).await.unwrap();
+    }
+    let b = Name::new("b").unwrap();
+    assert_eq!(asker.fanout.out(), std::slice::from_ref(&b));
+    views.shared.fakes.lock().unwrap().remove(&b);
+    assert_eq!(asker.fanout.out(), []);
+}
+
 /// Views refuse because they have too much to do. Two are asked for each part, and then it is given up: asking all in turn
 /// would give them more.
 #[tokio::test(start_paused = true)]
