@@ -3,14 +3,14 @@
 //! and the log judges all: every answer must be what a simple model of it says.
 
 use anyhow::{Context, Result, ensure};
-use beam_client::{Client, ClientError, Done, Position, Transaction};
+use beam_client::{Builder, Client, ClientError, Done, Position, Transaction};
 use beam_node::log::disk_sim::Loss;
 use beam_tests::appends::{self, Append, Ended};
 use beam_tests::model::{self, Answer, Asked, Model};
 use beam_tests::{SimCluster, seeds, tell};
 use beam_wire::env::sim::SimWorld;
 use beam_wire::env::{Env, Task};
-use beam_wire::{Term, TransactionId, Version};
+use beam_wire::{Code, Term, TransactionId, Version};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -507,4 +507,61 @@ fn disjoint_transactions_do_not_conflict() {
             Ok(())
         })
     });
+}
+
+/// W of the story of the id that is too old, small.
+const WINDOW: u64 = 200;
+
+#[test]
+fn an_id_that_is_too_old_is_refused_and_not_made_again() {
+    tell(|| SimWorld::run(31, too_old));
+}
+
+/// A program keeps the id of what it wrote, and comes again with it: soon after, and when ids as old as that are not known any
+/// more. What it wrote was deleted meanwhile: made again, it would be there again.
+async fn too_old(world: SimWorld) -> Result<()> {
+    let mut cluster = SimCluster::start(world, 0.0, |topology| {
+        topology.verdicts.slots_log2 = 12;
+        topology.verdicts.window = WINDOW;
+    })
+    .await?;
+    let clients = cluster.clients(PATIENCE).await?;
+    let client = clients[&cluster.topology.datacenters[0]].clone();
+    let (_, id) = client.new_id().await?;
+    let kept = "INSERT DATA { <urn:kept> <urn:p> 1 }";
+    let first = client.update_as(id, kept).await?.version;
+    client.update("DELETE DATA { <urn:kept> <urn:p> 1 }").await?;
+    let soon = client.update_as(id, kept).await?;
+    ensure!((soon.version, soon.attempts) == (first, 0), "{soon:?} and not what was made at {first}");
+    let there =
+        async || anyhow::Ok(client.query_all("ASK { <urn:kept> <urn:p> 1 }", Position::Latest).await?.boolean());
+    ensure!(there().await? == Some(false), "it was made twice");
+
+    for n in 0..WINDOW {
+        client.update(&format!("INSERT DATA {{ <urn:other> <urn:p> {n} }}")).await?;
+    }
+    let is_unknown = |error: &ClientError| matches!(error, ClientError::OutcomeUnknown { .. }) && !error.is_retryable();
+    let error = client.update_as(id, kept).await.err().context("it was taken")?;
+    ensure!(is_unknown(&error), "{error}");
+    let error = client.committed(id).await.err().context("what became of it was told")?;
+    ensure!(is_unknown(&error), "{error}");
+    // So is who says straight away what to append.
+    let mut facts = Builder::new();
+    facts.insert([iri("kept"), iri("p"), number(1)], None)?;
+    let transact = facts.build(first.epoch, id, id.born, Vec::new());
+    let error = client.transact(transact, true).await.err().context("it was appended")?;
+    ensure!(is_unknown(&error), "{error}");
+    ensure!(there().await? == Some(false), "it was made again");
+
+    // What became of entries as old as that is forgotten, so nobody can watch them any more; and is told so for good.
+    let mut watch = client.watch(first);
+    let error = loop {
+        match watch.next().await {
+            Ok(changed) => anyhow::bail!("told of {}", changed.version),
+            Err(error) if error.is_retryable() => {}
+            Err(error) => break error,
+        }
+    };
+    ensure!(error.code() == Some(Code::TooOld), "{error}");
+    Ok(())
 }
