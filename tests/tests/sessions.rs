@@ -2,7 +2,7 @@
 //! answered the same, to the byte, wherever and whenever it is asked for.
 
 use anyhow::{Context, Result, ensure};
-use beam_client::{Client, Everything, Position, Version};
+use beam_client::{Client, ClientError, Everything, Position, Version};
 use beam_node::demo::checks;
 use beam_node::log::disk_sim::Loss;
 use beam_tests::{SimCluster, seeds, tell};
@@ -212,6 +212,16 @@ fn wander(seed: u64) -> Result<()> {
     })
 }
 
+/// What was answered, if anything was: while nodes come and go that may be nothing, but it is never wrong.
+fn answered<T>(outcome: Result<T, ClientError>) -> Result<Option<T>> {
+    match outcome {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.is_retryable() => Ok(None),
+        Err(ClientError::OutcomeUnknown { .. }) => Ok(None),
+        Err(error) => Err(error).context("while nodes came and went"),
+    }
+}
+
 /// Reads the counter, or counts; whether there was an answer.
 async fn step(env: &Env, client: &Client, wanderer: &mut Wanderer) -> Result<bool> {
     let session = match wanderer.seen {
@@ -221,12 +231,13 @@ async fn step(env: &Env, client: &Client, wanderer: &mut Wanderer) -> Result<boo
     if env.random_below(4) == 0 {
         let counts = "DELETE { <urn:counter> <urn:is> ?n } INSERT { <urn:counter> <urn:is> ?next } \
                       WHERE { OPTIONAL { <urn:counter> <urn:is> ?n } BIND(COALESCE(?n, 0) + 1 AS ?next) }";
-        let Ok(outcome) = session.update(counts).await else { return Ok(false) };
+        let Some(outcome) = answered(session.update(counts).await)? else { return Ok(false) };
         ensure!(wanderer.seen.is_none_or(|seen| seen < outcome.version), "a write went back to {}", outcome.version);
         // Whoever has counted from here has made it at least one more than was seen here.
         wanderer.counted += 1;
     } else {
-        let Ok(answer) = session.query_all("SELECT ?n { <urn:counter> <urn:is> ?n }").await else { return Ok(false) };
+        let question = "SELECT ?n { <urn:counter> <urn:is> ?n }";
+        let Some(answer) = answered(session.query_all(question).await)? else { return Ok(false) };
         let counted = match answer.rows.first().map(Vec::as_slice) {
             None => 0,
             Some([Some(Term::Literal { lexical, .. })]) => lexical.parse()?,
