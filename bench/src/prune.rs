@@ -1,5 +1,6 @@
-//! Look-ups while versions that nobody may read any more are removed, beside look-ups with nothing else going on. A view
-//! has as many past versions as live facts, and half of the past ones are too old.
+//! Look-ups while versions that nobody may read any more are removed, beside look-ups with nothing else going on, and
+//! beside as many rows being written as are removed. A view has as many past versions as live facts, and half of the
+//! past ones are too old.
 
 use crate::facts::{PER_SUBJECT, fact, mix, predicate};
 use crate::figures::Figures;
@@ -18,6 +19,8 @@ use std::time::Duration;
 
 /// Facts that are written as one.
 const BATCH: u64 = 8192;
+/// Rows that are written as one while look-ups are measured: as many as a pass looks at in one slice.
+const WRITTEN: u64 = 512;
 /// Keys of one look-up.
 const KEYS: u64 = 250;
 /// Between two look-ups.
@@ -43,14 +46,15 @@ pub fn run(args: Args) -> Result<Figures> {
     let store = Store::open(home.path(), &"bench".parse()?, &serves, &StoreOptions::default())?;
     fill(&store, args.facts)?;
     let measured = beam_node::log::types::LogTypes::run(measure(store, args.facts, args.seconds));
-    let (alone, beside, removed, took) = measured?;
+    let Measured { alone, beside_pass, beside_writing, removed, took } = measured?;
     let mut figures = Figures::new("prune");
     figures.add("past versions removed", removed as f64, "versions");
     figures.add("by one pass, at its own pace", removed as f64 / took.as_secs_f64(), "per s");
     let ms = |found: &Histogram<u64>, q| found.value_at_quantile(q) as f64 / 1e3;
-    for (name, q) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
+    for (name, q) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("longest", 1.0)] {
         let floor = ("without it", ms(&alone, q));
-        figures.add_beside(format!("{KEYS} keys beside the pass: {name}"), ms(&beside, q), "ms", floor);
+        figures.add_beside(format!("{KEYS} keys beside the pass: {name}"), ms(&beside_pass, q), "ms", floor);
+        figures.add_beside(format!("{KEYS} keys beside as many writes: {name}"), ms(&beside_writing, q), "ms", floor);
     }
     Ok(figures)
 }
@@ -71,28 +75,68 @@ fn fill(store: &Store, facts: u64) -> Result<()> {
     Ok(store.persist()?)
 }
 
-type Measured = (Histogram<u64>, Histogram<u64>, u64, Duration);
+struct Measured {
+    /// How long look-ups took, in microseconds.
+    alone: Histogram<u64>,
+    beside_pass: Histogram<u64>,
+    beside_writing: Histogram<u64>,
+    removed: u64,
+    took: Duration,
+}
 
 async fn measure(store: Store, facts: u64, seconds: u64) -> Result<Measured> {
     let env = Env::current();
-    let ended = AtomicBool::new(false);
-    let stop_later = async {
+    let (alone, ()) = look_up_beside(&env, &store, facts, async {
         env.sleep(Duration::from_secs(seconds)).await;
-        ended.store(true, Ordering::Relaxed);
-        anyhow::Ok(())
-    };
-    let (alone, ()) = futures::future::try_join(look_up(&env, &store, facts, &ended), stop_later).await?;
-    ended.store(false, Ordering::Relaxed);
+        Ok(())
+    })
+    .await?;
     store.let_go(LogIndex(3 * facts / 2));
-    let began = env.now();
-    let pass = async {
-        let removed = prune::pass(&env, || Some(store.clone())).await?;
-        ended.store(true, Ordering::Relaxed);
-        anyhow::Ok((removed, env.now() - began))
-    };
-    let (beside, (removed, took)) = futures::future::try_join(look_up(&env, &store, facts, &ended), pass).await?;
+    let (beside_pass, (removed, took)) = look_up_beside(&env, &store, facts, async {
+        let began = env.now();
+        Ok((prune::pass(&env, || Some(store.clone())).await?, env.now() - began))
+    })
+    .await?;
     ensure!(removed > 0, "there was nothing left to remove: compaction was quicker");
-    Ok((alone, beside, removed, took))
+    let writing = write(&env, &store, facts, removed, took);
+    let (beside_writing, ()) = look_up_beside(&env, &store, facts, writing).await?;
+    Ok(Measured { alone, beside_pass, beside_writing, removed, took })
+}
+
+/// Writes so many rows of facts that nobody asks for, evenly over a time.
+async fn write(env: &Env, store: &Store, facts: u64, rows: u64, over: Duration) -> Result<()> {
+    let began = env.now();
+    for first in (0..rows).step_by(WRITTEN as usize) {
+        let store = store.clone();
+        let written = move || {
+            let mut batch = store.batch();
+            for row in first..(first + WRITTEN).min(rows) {
+                let (order, number) = (ORDERS[row as usize % ORDERS.len()], facts + row / ORDERS.len() as u64);
+                batch.put_live(order, &fact(number), Some(LogIndex(3 * number)), Heat::Cold);
+            }
+            batch.commit()
+        };
+        env.blocking(written).await?;
+        let due = over.mul_f64((first + WRITTEN) as f64 / rows as f64);
+        env.sleep(due.saturating_sub(env.now() - began)).await;
+    }
+    Ok(())
+}
+
+/// Looks up for as long as something else goes on. Returns how long that took, and what came of the other.
+async fn look_up_beside<T>(
+    env: &Env,
+    store: &Store,
+    facts: u64,
+    other: impl Future<Output = Result<T>>,
+) -> Result<(Histogram<u64>, T)> {
+    let ended = AtomicBool::new(false);
+    let other = async {
+        let came = other.await?;
+        ended.store(true, Ordering::Relaxed);
+        Ok(came)
+    };
+    futures::future::try_join(look_up(env, store, facts, &ended), other).await
 }
 
 /// Looks up on a thread of its own until told to stop, and tells how long it took, in microseconds.
