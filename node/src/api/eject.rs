@@ -4,7 +4,8 @@
 //! A hedge hides a slow view from one request, and costs another one. A view that stays slow would cost one each time,
 //! and everybody waits for the hedge first. So what became of each request is kept here for each view, and
 //! - a view from which several requests in a row had no answer, before another view gave it or because it failed, is
-//!   out at once: its process may be stopped, and QUIC notices only after seconds;
+//!   out at once: its process may be stopped, and QUIC notices only after seconds. Requests that were under way at the
+//!   same time are one of the row: when all views become much slower at once, many of them lose at once, by chance;
 //! - a view of whose last answers an eighth came much too late is out if others that hold the same are much better.
 //!   When all are slow nobody is out: going elsewhere would help nobody.
 //!
@@ -41,8 +42,10 @@ struct Standing {
     bad: u64,
     /// How many of them there are.
     seen: u32,
-    /// How many of the last were silent, one after the other.
+    /// How many of the last were silent, each sent after the one before was known to be.
     silent: u32,
+    /// When the last of these was known.
+    silent_at: Duration,
     /// Since when it has been much slower than others.
     slow_since: Option<Duration>,
     out: Option<Out>,
@@ -85,15 +88,15 @@ const GOOD_MIN: u32 = 3;
 const HELD_AGAINST: u32 = 20;
 
 impl Ejector {
-    /// What became of a request to `view`, which `rivals` could have answered, too. Says whether the view is out because
-    /// of that.
-    pub fn saw(&mut self, view: &Name, outcome: Outcome, rivals: &[Name], now: Duration) -> bool {
+    /// What became of a request to `view`, sent then, which `rivals` could have answered, too. Says whether the view is
+    /// out because of that.
+    pub fn saw(&mut self, view: &Name, outcome: Outcome, sent: Duration, rivals: &[Name], now: Duration) -> bool {
         let standing = self.views.entry(view.clone()).or_default();
         if standing.out.is_some() {
             // It was sent before the view was out, and says nothing new.
             return false;
         }
-        standing.take(outcome);
+        standing.take(outcome, sent, now);
         let (silent, own) = (standing.silent >= SILENT_MAX, standing.share());
         let slow = own.is_slow() && rivals.iter().any(|rival| self.is_much_better(rival, own));
         let standing = self.views.get_mut(view).expect("it was there above");
@@ -152,10 +155,14 @@ impl Ejector {
 }
 
 impl Standing {
-    fn take(&mut self, outcome: Outcome) {
+    fn take(&mut self, outcome: Outcome, sent: Duration, now: Duration) {
         self.bad = self.bad << 1 | u64::from(outcome != Outcome::InTime);
         self.seen = (self.seen + 1).min(SEEN_MAX);
-        self.silent = if outcome == Outcome::Silent { self.silent + 1 } else { 0 };
+        if outcome != Outcome::Silent {
+            self.silent = 0;
+        } else if self.silent == 0 || sent >= self.silent_at {
+            (self.silent, self.silent_at) = (self.silent + 1, now);
+        }
     }
 
     fn share(&self) -> Share {
@@ -224,8 +231,8 @@ mod tests {
         /// `sick` has this outcome, and `well` that one, so many times.
         fn see(&mut self, times: u32, sick: Outcome, well: Outcome, at: u64) {
             for _ in 0..times {
-                self.0.saw(&name("sick"), sick, &[name("well")], ms(at));
-                self.0.saw(&name("well"), well, &[name("sick")], ms(at));
+                self.0.saw(&name("sick"), sick, ms(at), &[name("well")], ms(at));
+                self.0.saw(&name("well"), well, ms(at), &[name("sick")], ms(at));
             }
         }
 
@@ -248,6 +255,19 @@ mod tests {
         assert_eq!(pair.out(), [""; 0], "an answer between them shows that it lives");
         pair.see(1, Silent, InTime, 0);
         assert_eq!(pair.out(), ["sick"]);
+    }
+
+    /// Whoever loses many races that all began before the first of them was lost has lost one.
+    #[test]
+    fn requests_that_were_under_way_at_the_same_time_are_silent_once() {
+        let mut pair = Pair::default();
+        let lose = |pair: &mut Pair, sent, at| pair.0.saw(&name("sick"), Silent, ms(sent), &[name("well")], ms(at));
+        for at in 10..60 {
+            assert!(!lose(&mut pair, 9, at), "at {at} ms");
+        }
+        assert!(!lose(&mut pair, 20, 70) && !lose(&mut pair, 70, 80));
+        assert!(!lose(&mut pair, 79, 85), "it was under way when the one before was lost");
+        assert!(lose(&mut pair, 80, 90));
     }
 
     /// What a lost packet costs, in one of ten answers.
@@ -278,7 +298,7 @@ mod tests {
         let mut pair = Pair::default();
         pair.see(64, InTime, InTime, 0);
         let one = |pair: &mut Pair, view: &str, other: &str, at| {
-            (0..30).any(|_| pair.0.saw(&name(view), Slow, &[name(other)], ms(at)))
+            (0..30).any(|_| pair.0.saw(&name(view), Slow, ms(at), &[name(other)], ms(at)))
         };
         assert!(!one(&mut pair, "sick", "well", 0));
         assert!(!one(&mut pair, "sick", "well", 99));
@@ -295,9 +315,9 @@ mod tests {
     #[test]
     fn one_view_alone_is_never_too_slow() {
         let mut ejector = Ejector::default();
-        assert!(!(0..100).any(|_| ejector.saw(&name("only"), Slow, &[], ms(0))));
+        assert!(!(0..100).any(|_| ejector.saw(&name("only"), Slow, ms(0), &[], ms(0))));
         let rivals = [name("only"), name("unknown")];
-        let ejected = (0..100).any(|_| ejector.saw(&name("other"), Slow, &rivals, ms(0)));
+        let ejected = (0..100).any(|_| ejector.saw(&name("other"), Slow, ms(0), &rivals, ms(0)));
         assert!(!ejected, "the only one is as slow, and of the unknown nothing is known");
     }
 

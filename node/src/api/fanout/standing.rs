@@ -30,8 +30,8 @@ impl Sent {
 }
 
 impl<V: Views> Fanout<V> {
-    /// What became of a request.
-    fn saw(&self, part: &Part, outcome: Outcome) {
+    /// What became of a request that was sent then.
+    fn saw(&self, part: &Part, outcome: Outcome, sent: Duration) {
         // A view that must apply entries first is late because of these.
         if !self.hedging || part.behind {
             return;
@@ -44,7 +44,7 @@ impl<V: Views> Fanout<V> {
             {
                 back_in(&view, part.late_after);
             }
-        } else if ejector.saw(&part.view, outcome, &part.rivals, now) {
+        } else if ejector.saw(&part.view, outcome, sent, &part.rivals, now) {
             tracing::warn!(view = %part.view, "a view is left out: it is {outcome:?} too often");
             ejector.keep(|view| self.views.names(view));
         }
@@ -56,14 +56,14 @@ impl<V: Views, Q: Question> Asked<'_, V, Q> {
     pub(super) fn heard(&self, sent: &mut Sent) {
         if let (false, Some(part)) = (sent.heard, &sent.part) {
             let in_time = self.now() - sent.at <= part.late_after * SLOW;
-            self.fanout.saw(part, if in_time { Outcome::InTime } else { Outcome::Slow });
+            self.fanout.saw(part, if in_time { Outcome::InTime } else { Outcome::Slow }, sent.at);
         }
         sent.heard = true;
     }
 
     pub(super) fn saw(&self, sent: &Sent, outcome: Outcome) {
         if let Some(part) = &sent.part {
-            self.fanout.saw(part, outcome);
+            self.fanout.saw(part, outcome, sent.at);
         }
     }
 

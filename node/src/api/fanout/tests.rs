@@ -502,6 +502,10 @@ async fn the_first_moment_of_a_slowdown_stays_within_the_budget() {
     let extra = asker.fanout.total.hedges() + asker.fanout.total.probes();
     assert_eq!(asker.fanout.total.requests() - before - extra, 200);
     assert!(extra > 0 && extra <= 200 / 20 + crate::api::hedge::BURST, "{extra} extra requests for 200");
+    for _ in 0..5 {
+        assert_eq!(asker.fanout.out(), [], "both are as slow");
+        futures::future::try_join_all((0..200).map(|_| asker.lookup(&question))).await.unwrap();
+    }
 }
 
 /// It is told as left out for as long as there is such a view, and not for ever.
