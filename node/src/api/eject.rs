@@ -6,8 +6,8 @@
 //! - a view from which several requests in a row had no answer, before another view gave it or because it failed, is
 //!   out at once: its process may be stopped, and QUIC notices only after seconds. Requests that were under way at the
 //!   same time are one of the row: when all views become much slower at once, many of them lose at once, by chance;
-//! - a view of whose last answers an eighth came much too late is out if others that hold the same are much better.
-//!   When all are slow nobody is out: going elsewhere would help nobody.
+//! - a view of whose last answers an eighth came much too late, two of the very last among them, is out if others that
+//!   hold the same are much better. When all are slow nobody is out: going elsewhere would help nobody.
 //!
 //! Who is out is asked only where nobody else is left. Now and then, more and more rarely, a request that goes to another
 //! view is sent to it, too, and its answer thrown away; after a few that come in time it is in again. Views that are put
@@ -72,6 +72,9 @@ const BAD_MIN: u32 = 4;
 /// A view is slow of whose outcomes one in so many is bad. The 95th percentile and twice of it lie far apart, so that this
 /// is several times what is usual.
 const SLOW_ONE_IN: u32 = 8;
+/// And of its last so many at least so many were bad, the very last one among them.
+const LATELY: u32 = 16;
+const LATELY_MIN: u32 = 2;
 /// And so many times what the best other view has.
 const WORSE: u32 = 3;
 /// And for so long: when all become slower at once, it is one of them that shows it first.
@@ -97,14 +100,14 @@ impl Ejector {
             return false;
         }
         standing.take(outcome, sent, now);
-        let (silent, own) = (standing.silent >= SILENT_MAX, standing.share());
+        let (silent, own, lately) = (standing.silent >= SILENT_MAX, standing.share(), standing.bad_lately());
         let slow = own.is_slow() && rivals.iter().any(|rival| self.is_much_better(rival, own));
         let standing = self.views.get_mut(view).expect("it was there above");
         let slow_since = *standing.slow_since.get_or_insert(now);
         if !slow {
             standing.slow_since = None;
         }
-        let ejected = silent || slow && now - slow_since >= SLOW_FOR;
+        let ejected = silent || slow && lately && now - slow_since >= SLOW_FOR;
         if ejected {
             standing.eject(now);
         }
@@ -167,6 +170,12 @@ impl Standing {
 
     fn share(&self) -> Share {
         Share { bad: self.bad.count_ones(), of: self.seen }
+    }
+
+    /// Whether it is slow still: one that is asked less than others keeps what was long ago for longer.
+    fn bad_lately(&self) -> bool {
+        let lately = self.bad & ((1 << LATELY) - 1);
+        lately & 1 == 1 && lately.count_ones() >= LATELY_MIN
     }
 
     fn eject(&mut self, now: Duration) {

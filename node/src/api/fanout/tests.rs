@@ -487,24 +487,29 @@ async fn a_slowdown_of_all_views_stays_within_the_budget() {
 /// All of these come before anybody knows what is usual now: all are late, and the budget alone holds their hedges back.
 #[tokio::test(start_paused = true)]
 async fn the_first_moment_of_a_slowdown_stays_within_the_budget() {
-    let views = FakeViews::new(facts(), BTreeMap::new());
-    for view in ["a", "b"] {
-        views.add(view, (0, 1), true, Mood::AnswersAfter(ms(2)));
-    }
-    let asker = Asker::new(&views);
-    let question = [pattern(Some("s3"), None, None)];
-    for _ in 0..200 {
-        asker.lookup(&question).await.unwrap();
-    }
-    ["a", "b"].iter().for_each(|view| views.set(view, Mood::AnswersAfter(ms(200))));
-    let before = asker.fanout.total.requests();
-    futures::future::try_join_all((0..200).map(|_| asker.lookup(&question))).await.unwrap();
-    let extra = asker.fanout.total.hedges() + asker.fanout.total.probes();
-    assert_eq!(asker.fanout.total.requests() - before - extra, 200);
-    assert!(extra > 0 && extra <= 200 / 20 + crate::api::hedge::BURST, "{extra} extra requests for 200");
-    for _ in 0..5 {
-        assert_eq!(asker.fanout.out(), [], "both are as slow");
-        futures::future::try_join_all((0..200).map(|_| asker.lookup(&question))).await.unwrap();
+    for slower in [10, 100, 1000] {
+        let views = FakeViews::new(facts(), BTreeMap::new());
+        for view in ["a", "b"] {
+            views.add(view, (0, 1), true, Mood::AnswersAfter(ms(2)));
+        }
+        let asker = Asker::new(&views);
+        let question = [pattern(Some("s3"), None, None)];
+        for _ in 0..200 {
+            asker.lookup(&question).await.unwrap();
+        }
+        ["a", "b"].iter().for_each(|view| views.set(view, Mood::AnswersAfter(ms(2 * slower))));
+        let before = asker.fanout.total.requests();
+        for round in 0..20 {
+            futures::future::try_join_all((0..200).map(|_| asker.lookup(&question))).await.unwrap();
+            let extra = asker.fanout.total.hedges() + asker.fanout.total.probes();
+            let wanted = asker.fanout.total.requests() - before - extra;
+            assert_eq!(wanted, 200 * (round + 1));
+            assert!(
+                extra > 0 && extra <= wanted / 20 + crate::api::hedge::BURST,
+                "{extra} extra requests for {wanted}"
+            );
+            assert_eq!(asker.fanout.out(), [], "both are {slower} times slower, in round {round}");
+        }
     }
 }
 
