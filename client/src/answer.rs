@@ -126,7 +126,7 @@ impl Answer {
         while self.ready.is_empty() && self.summary.is_none() {
             let filled = match self.env.clone().timeout_at(self.deadline, self.fill()).await {
                 Ok(filled) => filled,
-                Err(_) => Err(CallError::never(Code::Deadline, "the rest of the answer did not come in time")),
+                Err(_) => Err(CallError::elsewhere(Code::Deadline, "the rest of the answer did not come in time")),
             };
             filled.map_err(|error| ClientError::BrokenOff { node: self.node.clone(), error })?;
         }

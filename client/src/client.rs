@@ -285,14 +285,26 @@ impl Client {
     /// As [`Client::update`]; [`ClientError::TooLarge`] when the facts do not fit into one entry of the log.
     pub async fn write(&self, facts: Builder) -> Result<Version, ClientError> {
         let client = self.for_one_call();
-        let (version, id) = client.new_id().await?;
+        let planned = client.plan(facts).await?;
+        client.carry_out(&planned).await
+    }
+
+    /// Gives a write its id, with which it can be sent as often as need be.
+    pub(crate) async fn plan(&self, facts: Builder) -> Result<Planned, ClientError> {
+        let (version, id) = self.new_id().await?;
         let command = encode(facts.build(version.epoch, id, version.index, Vec::new()))?;
-        match client.append(id, command.clone(), false).await {
+        Ok(Planned { id, command })
+    }
+
+    /// Sends a write. However often that is done, it happens once.
+    pub(crate) async fn carry_out(&self, Planned { id, command }: &Planned) -> Result<Version, ClientError> {
+        let client = self.for_one_call();
+        match client.append(*id, command.clone(), false).await {
             // It depends on nothing that was read. Its id stays, so that it happens once even if an earlier attempt
             // was kept.
             Err(ClientError::EpochChanged { .. }) => {
                 let now = client.query("ASK {}", Position::Latest).await?.version();
-                let Command::Transact(mut transact) = Command::decode(&command)? else {
+                let Command::Transact(mut transact) = Command::decode(command)? else {
                     unreachable!("it was made of a transaction above")
                 };
                 (transact.epoch, transact.read_index) = (now.epoch, now.index);
@@ -402,6 +414,12 @@ impl Client {
             _ => *newest = Some((version, now)),
         }
     }
+}
+
+/// A write that has its id.
+pub(crate) struct Planned {
+    id: TransactionId,
+    command: Bytes,
 }
 
 /// The transaction as it is appended, if it fits into an entry of the log.

@@ -112,7 +112,9 @@ impl ClientError {
     /// true and that is not [`ClientError::OutcomeUnknown`] was not done.
     pub fn is_retryable(&self) -> bool {
         match self {
-            ClientError::Unavailable { .. } | ClientError::BrokenOff { .. } | ClientError::NoApiNode(_) => true,
+            ClientError::Unavailable { .. } | ClientError::NoApiNode(_) => true,
+            // What broke off because it needs too much would do so again.
+            ClientError::BrokenOff { error, .. } => error.is_retryable(),
             // A conflict: what was read has changed. Reading again and trying anew can succeed.
             ClientError::Refused { error, .. } => error.is_retryable() || error.code == Code::Conflict,
             ClientError::Conflicts { .. } => true,
@@ -162,6 +164,27 @@ mod tests {
                 false,
                 Some(Code::WrongEpoch),
             ),
+            (
+                ClientError::BrokenOff { node: node(), error: CallError::elsewhere(Code::Disconnected, "it is gone") },
+                true,
+                Some(Code::Disconnected),
+            ),
+            (
+                ClientError::BrokenOff { node: node(), error: CallError::never(Code::QueryTooLarge, "too much") },
+                false,
+                Some(Code::QueryTooLarge),
+            ),
+            (
+                ClientError::Conflicts {
+                    attempts: 3,
+                    node: node(),
+                    error: CallError::never(Code::Conflict, "read again"),
+                },
+                true,
+                Some(Code::Conflict),
+            ),
+            (ClientError::TooLarge { what: "bytes", count: 2, max: 1 }, false, Some(Code::TooLarge)),
+            (ClientError::Over, false, Some(Code::Invalid)),
             (ClientError::Unavailable { after: Duration::ZERO, last: None }, true, Some(Code::Unavailable)),
             (
                 ClientError::Unavailable {

@@ -7,6 +7,8 @@ use beam_wire::message::log::BODY_BYTES_MAX;
 use beam_wire::{Term, Version};
 use futures::stream::{FuturesUnordered, Stream, StreamExt};
 use std::pin::{Pin, pin};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Transactions in flight unless told otherwise: enough to fill the log's pipeline over a WAN, few enough that the
 /// views' queues stay short.
@@ -20,10 +22,15 @@ pub const FACTS_PER_TRANSACTION: usize = 2000;
 /// index and counts.
 const FACT_BYTES_MAX: usize = BODY_BYTES_MAX - 128;
 
+/// How long a transaction of a load is sent again and again before the load fails, once the client's own timeout for a
+/// call has passed. Its id makes it happen once.
+const BATCH_PATIENCE: Duration = Duration::from_secs(300);
+const BATCH_PAUSE: Duration = Duration::from_secs(1);
+
 /// What was loaded so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
-    /// Facts of transactions that were acknowledged.
+    /// Facts of transactions that were acknowledged, those included that were in the database already.
     pub facts: u64,
     /// Those transactions.
     pub transactions: u64,
@@ -56,7 +63,8 @@ pub enum LoadError<E> {
 
 impl Client {
     /// Writes each batch as one transaction, so many at the same time, in no order. It reads from the stream no faster
-    /// than the cluster takes what it brings. `told` hears of each that was acknowledged.
+    /// than the cluster takes what it brings. `told` hears of each that was acknowledged. What the cluster does not take
+    /// within this client's timeout is sent again with the same id, so that it happens once, for five minutes more.
     ///
     /// ```no_run
     /// use beam_client::{Client, ClientError, FACTS_PER_TRANSACTION, LOADS_IN_FLIGHT, Term, batches};
@@ -113,9 +121,37 @@ impl Client {
         }
     }
 
+    /// Writes a batch, and goes on for as long as it may still be written: whoever loads for hours lives through
+    /// elections, restarts and full queues.
     async fn write_batch(&self, batch: Builder) -> Result<(u64, Version), ClientError> {
-        let facts = batch.len() as u64;
-        Ok((facts, self.write(batch).await?))
+        let (facts, gives_up) = (batch.len() as u64, self.env().now() + BATCH_PATIENCE);
+        let planned = self.patiently(gives_up, || self.plan(batch.clone())).await?;
+        drop(batch);
+        Ok((facts, self.patiently(gives_up, || self.carry_out(&planned)).await?))
+    }
+
+    async fn patiently<T, F: Future<Output = Result<T, ClientError>>>(
+        &self,
+        gives_up: Instant,
+        call: impl Fn() -> F,
+    ) -> Result<T, ClientError> {
+        loop {
+            match call().await {
+                Err(error) if may_be_sent_again(&error) && self.env().now() < gives_up => {
+                    self.env().sleep(BATCH_PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+/// Whether the same write, with its id, may come to something yet.
+fn may_be_sent_again(error: &ClientError) -> bool {
+    match error {
+        // What is said of an id that is too old to be known will not change.
+        ClientError::OutcomeUnknown { last, .. } => last.as_ref().is_none_or(|last| last.1.is_retryable()),
+        error => error.is_retryable(),
     }
 }
 
