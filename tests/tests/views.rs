@@ -4,9 +4,13 @@ use anyhow::{Context, Result, ensure};
 use beam_client::{Client, Everything, Position, Version, is_serving};
 use beam_node::demo::checks;
 use beam_node::log::disk_sim::Loss;
+use beam_node::view::store::{Store, StoreOptions};
 use beam_tests::{SimCluster, tell};
 use beam_wire::Name;
 use beam_wire::env::sim::SimWorld;
+use beam_wire::message::view::Served;
+use bytes::Bytes;
+use std::path::Path;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -85,4 +89,69 @@ fn wiped() -> Result<()> {
         write(here, 100, 110).await?;
         Ok(())
     })
+}
+
+/// A view that was killed while it copied a verdict checkpoint, before any fact, finds the log short when it starts again: it
+/// reads all of it, and does not take the checkpoint for its own.
+#[test]
+fn a_copy_that_was_cut_short_before_its_first_fact_is_forgotten() {
+    tell(|| {
+        SimWorld::run(5, |world| async move {
+            let change = |topology: &mut beam_wire::topology::Topology| {
+                topology.verdicts.slots_log2 = 12;
+                topology.view.checkpoint = Some(CHECKPOINT);
+            };
+            let mut cluster = SimCluster::start(world, 0.0, change).await?;
+            let env = cluster.env();
+            let clients = cluster.clients(PATIENCE).await?;
+            let datacenters = cluster.topology.datacenters.clone();
+            let (here, there) = (&clients[&datacenters[0]], &clients[&datacenters[1]]);
+            let late = write(here, 0, 100).await?;
+            let expected = everything(there, late).await?;
+
+            let [victim, twin] = [Name::new("view-va-1a")?, Name::new("view-va-1b")?];
+            let checkpoint_and_serves = async || {
+                let status = here.status().await?;
+                let view = status.views.into_iter().find(|view| view.node == victim).context("the victim")?;
+                let status = view.status.map_err(|error| anyhow::anyhow!("{error}"))?;
+                anyhow::Ok((status.checkpoint, status.serves))
+            };
+            let serves = loop {
+                match checkpoint_and_serves().await? {
+                    (checkpoint, serves) if checkpoint.0 >= CHECKPOINT => break serves,
+                    _ => env.sleep(Duration::from_millis(100)).await,
+                }
+            };
+            cluster.kill_node(&victim, Loss::Nothing).await;
+            leave_only_the_checkpoint(&cluster.view_directory(&victim), &cluster.topology.cluster, &serves)?;
+            cluster.start_node(&victim).await?;
+            checks::until_serving(&env, &clients, PATIENCE).await?;
+            cluster.kill_node(&twin, Loss::Nothing).await;
+            let found = everything(here, late).await?;
+            ensure!(found.rows == expected.rows, "{} rows, not {}", found.rows.len(), expected.rows.len());
+            Ok(())
+        })
+    });
+}
+
+/// Takes everything from a view but its verdict checkpoint.
+fn leave_only_the_checkpoint(home: &Path, cluster: &Name, serves: &[Served]) -> Result<()> {
+    let directory = [home.to_path_buf()]
+        .into_iter()
+        .chain(std::fs::read_dir(home)?.filter_map(|entry| Some(entry.ok()?.path())))
+        .find(|directory| directory.join("view.txt").exists())
+        .with_context(|| format!("no view lies in {}", home.display()))?;
+    let options = StoreOptions::default();
+    let kept = {
+        let store = Store::open(&directory, cluster, serves, &options)?;
+        let pieces = store.snapshot().checkpoint_pieces();
+        pieces
+            .map(|row| row.map(|(key, piece)| (Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&piece))))
+            .collect::<Result<Vec<_>, _>>()?
+    };
+    ensure!(!kept.is_empty(), "it has no checkpoint");
+    std::fs::remove_dir_all(&directory)?;
+    let store = Store::open(&directory, cluster, serves, &options)?;
+    store.put_checkpoint(&kept)?;
+    Ok(store.persist()?)
 }

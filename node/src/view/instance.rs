@@ -326,17 +326,25 @@ impl Life {
         Ok(self.others.is_some() && (empty || store.unfinished()?.is_some()))
     }
 
+    /// Makes a store without facts ready to read the whole log. A copy that ended before it had begun may have left a
+    /// verdict checkpoint: with it the view would begin after facts that it has never seen.
+    async fn from_the_log(&self, store: Store) -> Result<Store, ViewError> {
+        let clean = store.clone();
+        self.env.blocking(move || clean.forget_checkpoint()).await?;
+        Ok(store)
+    }
+
     /// Copies from others, unless the log alone is as quick. Returns the store, ready to be taken up.
     async fn copy(&self, mut store: Store, must: bool) -> Result<Store, ViewError> {
         let Some(others) = self.others.clone() else { return Ok(store) };
         let Others { me, datacenter, peers, directory, log } = others;
         let has_choice = !must && store.unfinished()?.is_none();
         if has_choice && self.is_short(&log).await {
-            return Ok(store);
+            return self.from_the_log(store).await;
         }
         let views = RemoteViews::start(&self.env, peers, directory, datacenter);
         if has_choice && !self.is_worth_it(&views).await {
-            return Ok(store);
+            return self.from_the_log(store).await;
         }
         loop {
             let (env, serves, board) = (self.env.clone(), &self.options.serves, self.board.clone());
