@@ -215,7 +215,7 @@ impl Instance {
         let _ = self.env.timeout(within, quiet).await;
         drop(self.following.lock().expect("nothing panics while it holds this").take());
         let Some(desk) = self.desk() else { return Ok(()) };
-        desk.carousel.close();
+        desk.close();
         self.env.blocking(move || desk.store.persist()).await
     }
 
@@ -328,7 +328,7 @@ impl Life {
 
     /// Makes a store without facts ready to read the whole log. A copy that ended before it had begun may have left a
     /// verdict checkpoint: with it the view would begin after facts that it has never seen.
-    async fn from_the_log(&self, store: Store) -> Result<Store, ViewError> {
+    async fn without_a_copy(&self, store: Store) -> Result<Store, ViewError> {
         let clean = store.clone();
         self.env.blocking(move || clean.forget_checkpoint()).await?;
         Ok(store)
@@ -340,11 +340,11 @@ impl Life {
         let Others { me, datacenter, peers, directory, log } = others;
         let has_choice = !must && store.unfinished()?.is_none();
         if has_choice && self.is_short(&log).await {
-            return self.from_the_log(store).await;
+            return self.without_a_copy(store).await;
         }
         let views = RemoteViews::start(&self.env, peers, directory, datacenter);
         if has_choice && !self.is_worth_it(&views).await {
-            return self.from_the_log(store).await;
+            return self.without_a_copy(store).await;
         }
         loop {
             let (env, serves, board) = (self.env.clone(), &self.options.serves, self.board.clone());
