@@ -60,8 +60,6 @@ pub async fn serve(env: Env, instances: Vec<Arc<Instance>>, call: Incoming) -> R
         let Some(first) = instances.first() else { return Err(without_data()) };
         return status(env, first.board().clone(), call.open()?).await;
     }
-    let desks: Vec<Desk> = instances.iter().filter_map(|instance| instance.desk()).collect();
-    let any = |at: Option<Version>| best(&desks, at, |_| true);
     match call.kind {
         Kind::ViewLoad => {
             let mut call: Handle<ViewLoad> = call.open()?;
@@ -77,46 +75,59 @@ pub async fn serve(env: Env, instances: Vec<Arc<Instance>>, call: Incoming) -> R
         Kind::ViewCopy => {
             let call: Handle<ViewCopy> = call.open()?;
             let ViewCopy { at, space, range, .. } = call.request;
-            best(&desks, Some(at), |held| held.covers(space, &range))?.copy(call).await
+            one_of(instances, Some(at), |held| held.covers(space, &range))?.copy(call).await
         }
         Kind::ViewCheckpoint => {
-            let newest = desks.iter().max_by_key(|desk| desk.board.status().checkpoint);
-            newest.cloned().ok_or_else(without_data)?.checkpoint(call.open()?).await
+            let newest = desks(instances).into_iter().max_by_key(|desk| desk.board.status().checkpoint);
+            newest.ok_or_else(without_data)?.checkpoint(call.open()?).await
         }
         Kind::ViewVerify => {
             let call: Handle<ViewVerify> = call.open()?;
-            drop(desks);
             the_one_that_holds(&instances, &call.request.serves)?.verify(call).await
         }
         Kind::ViewLookup => {
             let call: Handle<ViewLookup> = call.open()?;
             let ViewLookup { at, space, range, .. } = call.request;
-            let desk = best(&desks, Some(at), |held| held.covers(space, &range))?;
+            let desk = one_of(instances, Some(at), |held| held.covers(space, &range))?;
             desk.counted(desk.clone().lookup(call)).await
         }
         Kind::ViewTerms => {
             let call: Handle<ViewTerms> = call.open()?;
-            let desk = best(&desks, Some(call.request.at), |held| stranger(held, &call.request.ids).is_none())?;
+            let desk = one_of(instances, Some(call.request.at), |held| stranger(held, &call.request.ids).is_none())?;
             desk.counted(desk.clone().terms(call)).await
         }
         Kind::ViewVerdict => {
             let call: Handle<ViewVerdict> = call.open()?;
-            let desk = any(Some(call.request.at))?;
+            let desk = one_of(instances, Some(call.request.at), |_| true)?;
             desk.counted(desk.clone().verdict(call)).await
         }
         Kind::ViewVerdicts => {
             let call: Handle<ViewVerdicts> = call.open()?;
-            let desk = any(Some(call.request.at))?;
+            let desk = one_of(instances, Some(call.request.at), |_| true)?;
             desk.counted(desk.clone().verdicts(call)).await
         }
         Kind::ViewCount => {
             let call: Handle<ViewCount> = call.open()?;
             let ViewCount { at, space, range, .. } = call.request;
-            let desk = best(&desks, Some(at), |held| held.covers(space, &range))?;
+            let desk = one_of(instances, Some(at), |held| held.covers(space, &range))?;
             desk.counted(desk.clone().count(call)).await
         }
         other => Err(CallError::never(Code::UnknownKind, format!("a view does not answer {other:?}"))),
     }
+}
+
+/// What the views of a node answer from.
+fn desks(instances: Vec<Arc<Instance>>) -> Vec<Desk> {
+    instances.iter().filter_map(|instance| instance.desk()).collect()
+}
+
+/// The view to answer from. The call keeps no other open: they may be dropped, or begin anew, while it goes on.
+fn one_of(
+    instances: Vec<Arc<Instance>>,
+    at: Option<Version>,
+    holds: impl Fn(&Held) -> bool,
+) -> Result<Desk, CallError> {
+    best(&desks(instances), at, holds)
 }
 
 /// The view to answer from: one that holds what is asked for, can still read the version, and is not about to stop.
