@@ -22,9 +22,9 @@ pub const FACTS_PER_TRANSACTION: usize = 2000;
 /// index and counts.
 const FACT_BYTES_MAX: usize = BODY_BYTES_MAX - 128;
 
-/// How long a transaction of a load is sent again and again before the load fails, once the client's own timeout for a
-/// call has passed. Its id makes it happen once.
+/// For how long a transaction of a load is sent again and again before the load fails. Its id makes it happen once.
 const BATCH_PATIENCE: Duration = Duration::from_secs(300);
+/// Between a call that has failed and the next.
 const BATCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// What was loaded so far.
@@ -64,7 +64,7 @@ pub enum LoadError<E> {
 impl Client {
     /// Writes each batch as one transaction, so many at the same time, in no order. It reads from the stream no faster
     /// than the cluster takes what it brings. `told` hears of each that was acknowledged. What the cluster does not take
-    /// within this client's timeout is sent again with the same id, so that it happens once, for five minutes more.
+    /// within this client's timeout is sent again with the same id, so that it happens once, until five minutes are over.
     ///
     /// ```no_run
     /// use beam_client::{Client, ClientError, FACTS_PER_TRANSACTION, LOADS_IN_FLIGHT, Term, batches};
@@ -130,6 +130,7 @@ impl Client {
         Ok((facts, self.patiently(gives_up, || self.carry_out(&planned)).await?))
     }
 
+    /// Makes a call that may be made again, until it comes to something or it is time to give up.
     async fn patiently<T, F: Future<Output = Result<T, ClientError>>>(
         &self,
         gives_up: Instant,

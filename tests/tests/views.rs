@@ -17,6 +17,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Small, so that a short log has a checkpoint: only what comes after the oldest one must be kept.
 const CHECKPOINT: u64 = 40;
 
+async fn start(world: SimWorld) -> Result<SimCluster> {
+    SimCluster::start(world, 0.0, |topology| {
+        topology.verdicts.slots_log2 = 12;
+        topology.view.checkpoint = Some(CHECKPOINT);
+    })
+    .await
+}
+
 /// A counter that counts up, among facts that stay: there is a past, and a text for each.
 async fn write(client: &Client, from: u64, to: u64) -> Result<Version> {
     let mut last = None;
@@ -45,11 +53,7 @@ fn wiped_views_copy_what_the_log_has_let_go() {
 
 fn wiped() -> Result<()> {
     SimWorld::run(3, |world| async move {
-        let change = |topology: &mut beam_wire::topology::Topology| {
-            topology.verdicts.slots_log2 = 12;
-            topology.view.checkpoint = Some(CHECKPOINT);
-        };
-        let mut cluster = SimCluster::start(world, 0.0, change).await?;
+        let mut cluster = start(world).await?;
         let env = cluster.env();
         let clients = cluster.clients(PATIENCE).await?;
         let datacenters = cluster.topology.datacenters.clone();
@@ -97,11 +101,7 @@ fn wiped() -> Result<()> {
 fn a_copy_that_was_cut_short_before_its_first_fact_is_forgotten() {
     tell(|| {
         SimWorld::run(5, |world| async move {
-            let change = |topology: &mut beam_wire::topology::Topology| {
-                topology.verdicts.slots_log2 = 12;
-                topology.view.checkpoint = Some(CHECKPOINT);
-            };
-            let mut cluster = SimCluster::start(world, 0.0, change).await?;
+            let mut cluster = start(world).await?;
             let env = cluster.env();
             let clients = cluster.clients(PATIENCE).await?;
             let datacenters = cluster.topology.datacenters.clone();

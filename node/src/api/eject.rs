@@ -72,11 +72,11 @@ const BAD_MIN: u32 = 4;
 /// A view is slow of whose outcomes one in so many is bad. The 95th percentile and twice of it lie far apart, so that this
 /// is several times what is usual.
 const SLOW_ONE_IN: u32 = 8;
+/// And so many times what the best other view has.
+const WORSE: u32 = 3;
 /// And of its last so many at least so many were bad, the very last one among them.
 const LATELY: u32 = 16;
 const LATELY_MIN: u32 = 2;
-/// And so many times what the best other view has.
-const WORSE: u32 = 3;
 /// And for so long: when all become slower at once, it is one of them that shows it first.
 const SLOW_FOR: Duration = Duration::from_millis(100);
 /// The pause before the first probe. Each following one is twice as long, up to the maximum: that is how long a view may have

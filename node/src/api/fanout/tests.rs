@@ -455,21 +455,27 @@ async fn when_all_at_home_stop_others_answer_until_they_are_back() {
     }
 }
 
+/// Two views that hold the same, of which it was known how quick they are when both became so many times slower.
+async fn two_that_became_slower(question: &[Pattern], slower: u64) -> Asker {
+    let views = FakeViews::new(facts(), BTreeMap::new());
+    for view in ["a", "b"] {
+        views.add(view, (0, 1), true, Mood::AnswersAfter(ms(2)));
+    }
+    let asker = Asker::new(&views);
+    for _ in 0..200 {
+        asker.lookup(question).await.unwrap();
+    }
+    ["a", "b"].iter().for_each(|view| views.set(view, Mood::AnswersAfter(ms(2 * slower))));
+    asker
+}
+
 /// All views become slower by any factor at once. Hedges would make that worse: they stay within their budget, and nobody is
 /// left out.
 #[tokio::test(start_paused = true)]
 async fn a_slowdown_of_all_views_stays_within_the_budget() {
     for slower in [3, 10, 100, 1000] {
-        let views = FakeViews::new(facts(), BTreeMap::new());
-        for view in ["a", "b"] {
-            views.add(view, (0, 1), true, Mood::AnswersAfter(ms(2)));
-        }
-        let asker = Asker::new(&views);
         let question = [pattern(Some("s3"), None, None)];
-        for _ in 0..200 {
-            asker.lookup(&question).await.unwrap();
-        }
-        ["a", "b"].iter().for_each(|view| views.set(view, Mood::AnswersAfter(ms(2 * slower))));
+        let asker = two_that_became_slower(&question, slower).await;
         let (before, hedges) = (asker.fanout.total.requests(), asker.fanout.total.hedges());
         for _ in 0..20 {
             let many = (0..50).map(|_| asker.lookup(&question));
@@ -488,16 +494,8 @@ async fn a_slowdown_of_all_views_stays_within_the_budget() {
 #[tokio::test(start_paused = true)]
 async fn the_first_moment_of_a_slowdown_stays_within_the_budget() {
     for slower in [10, 100, 1000] {
-        let views = FakeViews::new(facts(), BTreeMap::new());
-        for view in ["a", "b"] {
-            views.add(view, (0, 1), true, Mood::AnswersAfter(ms(2)));
-        }
-        let asker = Asker::new(&views);
         let question = [pattern(Some("s3"), None, None)];
-        for _ in 0..200 {
-            asker.lookup(&question).await.unwrap();
-        }
-        ["a", "b"].iter().for_each(|view| views.set(view, Mood::AnswersAfter(ms(2 * slower))));
+        let asker = two_that_became_slower(&question, slower).await;
         let before = asker.fanout.total.requests();
         for round in 0..20 {
             futures::future::try_join_all((0..200).map(|_| asker.lookup(&question))).await.unwrap();
