@@ -185,7 +185,12 @@ impl Applier {
     /// Takes up where the store was left.
     pub fn open(store: Store, options: ApplyOptions) -> Result<Applier, StorageError> {
         let mut progress = store.progress()?;
-        let (mut verdicts, outcomes) = checkpoint::load(&store)?;
+        let (mut verdicts, outcomes) = checkpoint::load(&store.snapshot())?;
+        if verdicts.judged() > progress.applied {
+            let (judged, applied) = (verdicts.judged(), progress.applied);
+            let why = format!("the verdict checkpoint is of entry {judged}, and entries were applied up to {applied}");
+            return Err(StorageError::Damaged(why));
+        }
         verdicts.read_formats(options.format);
         let recent = [Recent::new(progress.applied), Recent::new(progress.applied)].map(Mutex::new);
         let held = Held::new(&options.serves);

@@ -14,7 +14,7 @@ use super::verdict::Rules;
 use crate::remote::view::{Asking, View, Views};
 use beam_wire::env::Env;
 use beam_wire::message::view::{CheckpointChunk, CopyChunk, Served, ViewCheckpoint, ViewCopy};
-use beam_wire::{CallError, Code, Fact, LogIndex, Name, Range, Space, TermId, Version};
+use beam_wire::{CallError, Code, Fact, LogIndex, Name, Range, Space, Term, TermId, Version, codec};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::try_join_all;
@@ -90,7 +90,8 @@ impl Keep for Store {
     /// Says durably that it is whole. Whoever opens it then counts and sums what there is.
     fn conclude(&self, at: Version, oldest: LogIndex) -> Result<(), StorageError> {
         // The checkpoint may be older than the epoch that the facts are of.
-        let rules = checkpoint::load(self)?.0.rules().map(|rules| Rules { epoch: at.epoch, ..rules.clone() });
+        let rules =
+            checkpoint::load(&self.snapshot())?.0.rules().map(|rules| Rules { epoch: at.epoch, ..rules.clone() });
         Store::conclude(self, &Progress { applied: at.index, oldest, facts: 0, rules })
     }
 }
@@ -188,14 +189,18 @@ impl<V: Views, K: Keep> Boot<V, K> {
                 let _ = self.env.timeout(PAUSE, self.views.changed()).await;
                 continue;
             };
-            let _busy = Busy::with(&self.busy, &source.node);
-            if let Err(why) = self.copy_from(&source, unit, at, served, &missing).await? {
+            let busy = Busy::with(&self.busy, &source.node);
+            let copied = self.copy_from(&source, unit, at, served, &missing).await?;
+            drop(busy);
+            let came_to_nothing = self.noted().units[unit].missing == missing;
+            if let Err(why) = &copied {
                 tracing::info!("copying {} {} from {}: {why}", served.space, served.range, source.node);
+            }
+            if copied.is_err() || came_to_nothing {
                 failed = Some(source.node.clone());
-                let came_to_nothing = self.noted().units[unit].missing == missing;
-                if came_to_nothing {
-                    self.env.sleep(PAUSE).await;
-                }
+            }
+            if came_to_nothing {
+                self.env.sleep(PAUSE).await;
             }
         }
     }
@@ -327,6 +332,8 @@ async fn begin<K: Keep>(
                 Err(why) => {
                     tracing::info!("taking a verdict checkpoint from {}: {why}", donor.node);
                     failed = Some(donor.node.clone());
+                    env.sleep(PAUSE).await;
+                    continue;
                 }
             }
         }
@@ -435,6 +442,11 @@ impl Gathered {
         for term in chunk.terms {
             if served.space != Space::Term || !served.range.contains(term.id.point()) {
                 return wrong("texts of other points");
+            }
+            match codec::decode::<Term>(&term.text) {
+                Ok(text) if TermId::of(&text) == term.id => {}
+                Ok(_) => return wrong("a text of another id"),
+                Err(_) => return wrong("what is no text"),
             }
             self.bytes += term.text.len();
             self.terms.push((term.id, term.text));

@@ -50,8 +50,6 @@ struct State {
     riders: Vec<Rider>,
     next_rider: u64,
     turning: bool,
-    /// The view goes: nobody gets on any more.
-    closed: bool,
 }
 
 struct Rider {
@@ -83,14 +81,8 @@ impl Carousel {
             let mut state = track.state();
             let number = state.next_rider;
             state.next_rider += 1;
-            let rider = Rider { number, wanted, seats: sender };
-            if state.closed {
-                rider.send_away();
-                false
-            } else {
-                state.riders.push(rider);
-                !std::mem::replace(&mut state.turning, true)
-            }
+            state.riders.push(Rider { number, wanted, seats: sender });
+            !std::mem::replace(&mut state.turning, true)
         };
         if starts {
             self.shared.env.tasks().serve("view.carousel", turn(self.shared.clone(), space)).detach();
@@ -99,22 +91,10 @@ impl Carousel {
         Ride { shared: self.shared.clone(), space, seats: receiver }
     }
 
-    /// Stops, for the view goes: all who ride go on with another view.
-    pub fn close(&self) {
-        for track in &self.shared.tracks {
-            let mut state = track.state();
-            state.closed = true;
-            state.riders.drain(..).for_each(Rider::send_away);
-            drop(state);
-            track.changed.notify_one();
-        }
-    }
-}
-
-impl Rider {
-    /// Whoever has no seat free for the reason sees the ride end, with some of what it wanted missing.
-    fn send_away(self) {
-        let _ = self.seats.try_send(Err(CallError::elsewhere(Code::Unavailable, "this view goes: copy from another")));
+    /// As when the turning ends by a panic.
+    #[cfg(test)]
+    pub(super) fn break_down(&self, space: Space) {
+        drop(Turning { track: self.shared.track(space), still: false });
     }
 }
 
@@ -201,13 +181,39 @@ type Window = (KeyInterval, Vec<(u64, Wanted)>);
 /// Nobody rides.
 struct Still;
 
+/// Lets the next rider start it anew when it did not end by itself: all who ride then go on elsewhere.
+struct Turning<'a> {
+    track: &'a Track,
+    /// It has ended by itself.
+    still: bool,
+}
+
+impl Drop for Turning<'_> {
+    fn drop(&mut self) {
+        if self.still {
+            return;
+        }
+        let mut state = self.track.state();
+        state.turning = false;
+        for rider in state.riders.drain(..) {
+            let told = CallError::elsewhere(Code::Internal, "reading what this view holds came to an end: ask another");
+            // Whoever has no seat free for the reason sees the ride end, with some of what it wanted missing.
+            let _ = rider.seats.try_send(Err(told));
+        }
+    }
+}
+
 /// Turns while somebody rides.
 async fn turn(shared: Arc<Shared>, space: Space) {
     let track = shared.track(space);
+    let mut turning = Turning { track, still: false };
     let mut position = Bytes::new();
     loop {
         let (window, riders) = match track.next(&position) {
-            Err(Still) => return,
+            Err(Still) => {
+                turning.still = true;
+                return;
+            }
             Ok(None) => {
                 track.changed.notified().await;
                 continue;

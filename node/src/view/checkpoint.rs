@@ -9,12 +9,17 @@
 //! head                    postcard: index judged, rules
 //! slots/ number(4, BE)    8,192 slots, little-endian indexes; none means unwritten
 //! log/   number(8, BE)    postcard: of 1,024 indexes, the outcomes' codes and committed ids
+//! sum                     postcard: index judged, hash of the state
 //! ```
+//!
+//! Whoever reads it sums slots and ids again: a checkpoint of which something is missing, or not as it was written, is
+//! never taken up. Programs that know no hash leave one behind that is of another index, and is not looked at.
 
 use super::outcomes::Outcomes;
-use super::store::{Batch, Snapshot, StorageError, Store};
-use super::verdict::{Rules, Slots, Verdicts};
-use beam_wire::{LogIndex, TransactionId, Version, codec};
+use super::store::{Batch, Snapshot, StorageError};
+use super::verdict::{Rules, Slots, Verdicts, sum_of_chunk, sum_of_id};
+use beam_wire::command::SLOTS_LOG2;
+use beam_wire::{LogIndex, Sum, TransactionId, Version, codec};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +31,7 @@ const PIECE: u64 = 1024;
 const HEAD: &[u8] = b"head";
 const SLOTS: &[u8] = b"slots/";
 const LOG: &[u8] = b"log/";
+const SUM: &[u8] = b"sum";
 
 #[derive(Serialize, Deserialize)]
 struct Head {
@@ -77,6 +83,7 @@ pub fn write(batch: &mut Batch<'_>, verdicts: &mut Verdicts, outcomes: &Outcomes
     }
     let head = Head { judged, rules: verdicts.rules().cloned() };
     batch.put_checkpoint_piece(HEAD, &codec::encode(&head));
+    batch.put_checkpoint_piece(SUM, &codec::encode(&(judged, verdicts.sum())));
 }
 
 /// The version of the newest checkpoint; none if there is none, or it is older than the genesis.
@@ -92,45 +99,134 @@ pub fn version_among(pieces: &[(Bytes, Bytes)]) -> Result<Option<Version>, Stora
 }
 
 fn read_head(head: &[u8]) -> Result<Head, StorageError> {
-    codec::decode(head).map_err(|_| StorageError::Damaged("the head of the verdict checkpoint".into()))
+    let head: Head = codec::decode(head).map_err(|_| damaged("the head"))?;
+    match &head.rules {
+        Some(rules) if !SLOTS_LOG2.contains(&rules.slots_log2) => Err(damaged("the number of slots")),
+        _ => Ok(head),
+    }
+}
+
+fn damaged(what: &str) -> StorageError {
+    StorageError::Damaged(format!("{what} of the verdict checkpoint"))
 }
 
 impl Head {
     fn version(self) -> Option<Version> {
         self.rules.map(|rules| Version { epoch: rules.epoch, index: self.judged })
     }
+
+    /// Ids count from this index on, and outcomes from the next: pieces may reach further back.
+    fn lowest(&self) -> LogIndex {
+        let window = self.rules.as_ref().map_or(PIECE, |rules| rules.window);
+        LogIndex(self.judged.0.saturating_sub(window))
+    }
+}
+
+/// What one piece says.
+enum Said<'a> {
+    Head(Head),
+    Slots { number: usize, chunk: &'a [u8] },
+    Log(Piece),
+    Sum(LogIndex, Sum),
+}
+
+impl Said<'_> {
+    fn read<'a>(key: &[u8], value: &'a [u8]) -> Result<Said<'a>, StorageError> {
+        if key == HEAD {
+            return Ok(Said::Head(read_head(value)?));
+        }
+        if key == SUM {
+            let (of, sum) = codec::decode(value).map_err(|_| damaged("the hash"))?;
+            return Ok(Said::Sum(of, sum));
+        }
+        if let Some(number) = key.strip_prefix(SLOTS) {
+            let number = number.try_into().map(u32::from_be_bytes).map_err(|_| damaged("a key"))?;
+            return Ok(Said::Slots { number: number as usize, chunk: value });
+        }
+        if key.starts_with(LOG) {
+            return Ok(Said::Log(codec::decode(value).map_err(|_| damaged("a piece"))?));
+        }
+        Err(damaged("a key"))
+    }
+}
+
+/// Sums a checkpoint while it is read, piece by piece in the order of their keys.
+#[derive(Default)]
+pub struct Check {
+    /// Of ids: the lowest index that counts.
+    lowest: Option<LogIndex>,
+    judged: LogIndex,
+    found: Sum,
+    written: Option<(LogIndex, Sum)>,
+}
+
+impl Check {
+    /// Takes the next piece in.
+    pub fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), StorageError> {
+        self.take(&Said::read(key, value)?)
+    }
+
+    fn take(&mut self, said: &Said<'_>) -> Result<(), StorageError> {
+        if let Said::Head(head) = said {
+            (self.lowest, self.judged) = (Some(head.lowest()), head.judged);
+            return Ok(());
+        }
+        // The head's key is the lowest.
+        let lowest = self.lowest.ok_or_else(|| damaged("the missing head"))?;
+        match said {
+            Said::Head(_) => {}
+            Said::Slots { number, chunk } => self.found += sum_of_chunk(*number, chunk),
+            Said::Log(piece) => {
+                let ids = piece.committed.iter().filter(|(index, _)| *index >= lowest);
+                ids.for_each(|(index, id)| self.found += sum_of_id(id, *index));
+            }
+            Said::Sum(of, sum) => self.written = Some((*of, *sum)),
+        }
+        Ok(())
+    }
+
+    /// Fails if it is not what was written.
+    pub fn end(&self) -> Result<(), StorageError> {
+        match self.written {
+            Some((of, sum)) if of == self.judged && sum != self.found => Err(damaged("the hash")),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The state at the newest checkpoint; that before the first entry, if there is none.
-pub fn load(store: &Store) -> Result<(Verdicts, Outcomes), StorageError> {
-    let damaged = |what: &str| StorageError::Damaged(format!("{what} of the verdict checkpoint"));
-    let Some(head) = store.checkpoint_piece(HEAD)? else { return Ok((Verdicts::new(), Outcomes::default())) };
-    let Head { judged, rules } = codec::decode(&head).map_err(|_| damaged("the head"))?;
-
-    let slots = Slots::new(rules.as_ref().map_or(0, |rules| 1 << rules.slots_log2));
-    for piece in store.checkpoint_pieces(SLOTS) {
-        let (key, chunk) = piece?;
-        let number = key[SLOTS.len()..].try_into().map(u32::from_be_bytes).map_err(|_| damaged("a key"))?;
-        if !slots.restore_chunk(number as usize, &chunk) {
-            return Err(damaged("a chunk"));
-        }
-    }
+pub fn load(snapshot: &Snapshot) -> Result<(Verdicts, Outcomes), StorageError> {
+    let mut pieces = snapshot.checkpoint_pieces();
+    let Some(head) = pieces.next().transpose()? else { return Ok((Verdicts::new(), Outcomes::default())) };
+    let mut check = Check::default();
+    check.add(&head.0, &head.1)?;
+    let head = read_head(&head.1)?;
+    let slots = Slots::new(head.rules.as_ref().map_or(0, |rules| 1 << rules.slots_log2));
     let (mut outcomes, mut committed) = (Outcomes::default(), Vec::new());
-    let window = rules.as_ref().map(|rules| rules.window);
-    // Pieces may reach further back than anybody asks.
-    let lowest = LogIndex(judged.0.saturating_sub(window.unwrap_or(PIECE)));
-    for piece in store.checkpoint_pieces(LOG) {
-        let piece: Piece = codec::decode(&piece?.1).map_err(|_| damaged("a piece"))?;
-        let mut index = piece.first;
-        for code in piece.codes {
-            if index > lowest {
-                outcomes.push_code(index, code, window);
+    let (lowest, window) = (head.lowest(), head.rules.as_ref().map(|rules| rules.window));
+    for piece in pieces {
+        let (key, value) = piece?;
+        let said = Said::read(&key, &value)?;
+        check.take(&said)?;
+        match said {
+            Said::Slots { number, chunk } if !slots.restore_chunk(number, chunk) => return Err(damaged("a chunk")),
+            Said::Log(piece) => {
+                let codes = (piece.first.0..).map(LogIndex).zip(piece.codes).filter(|(index, _)| *index > lowest);
+                for (index, code) in codes {
+                    if !outcomes.push_code(index, code, window) {
+                        return Err(damaged("an outcome"));
+                    }
+                }
+                committed.extend(piece.committed.into_iter().filter(|(index, _)| *index >= lowest));
             }
-            index = index.next();
+            Said::Head(_) | Said::Slots { .. } | Said::Sum(..) => {}
         }
-        committed.extend(piece.committed.into_iter().filter(|(index, _)| *index >= lowest));
     }
-    Ok((Verdicts::restore(judged, rules, slots, committed), outcomes))
+    check.end()?;
+    if outcomes.code(head.judged).is_none() || outcomes.code(head.judged.next()).is_some() {
+        return Err(damaged("the last outcome"));
+    }
+    Ok((Verdicts::restore(head.judged, head.rules, slots, committed), outcomes))
 }
 
 fn slots_key(chunk: usize) -> Vec<u8> {

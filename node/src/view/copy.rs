@@ -157,6 +157,9 @@ fn texts(scan: Scan) -> Result<Read, StorageError> {
 /// Live and past versions of facts, in the order of the facts' keys.
 fn versions(snapshot: &Snapshot, order: Order, window: &KeyInterval) -> Result<Read, StorageError> {
     let mut live = Ahead::of(snapshot.live_range(order, window), |key, value| {
+        if key.len() < ID_BYTES {
+            return Err(StorageError::Damaged(format!("{} bytes are no key of a fact", key.len())));
+        }
         Ok(Record { key, inserted: read_index(&value)?, deleted: None, text: StoredBytes::empty() })
     });
     let mut past = Ahead::of(snapshot.past_range(order, window), |key, _| {

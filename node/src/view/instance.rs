@@ -23,7 +23,7 @@ use futures::{Stream, stream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// What a view is to be.
 #[derive(Clone, Debug)]
@@ -203,7 +203,7 @@ impl Instance {
         self.board.set_state(ViewState::Draining);
     }
 
-    /// Stops following, waits for calls in progress until `deadline`, and puts everything onto the disk.
+    /// Stops following, waits for calls in progress no longer than `within`, and puts everything onto the disk.
     pub async fn stop(&self, within: Duration) -> Result<(), StorageError> {
         self.drain();
         let quiet = async {
@@ -211,7 +211,7 @@ impl Instance {
                 self.env.sleep(Duration::from_millis(10)).await;
             }
         };
-        // Whoever is not done by then is told by the closing connection.
+        // Whoever is not done by then is told to ask another view.
         let _ = self.env.timeout(within, quiet).await;
         drop(self.following.lock().expect("nothing panics while it holds this").take());
         let Some(desk) = self.desk() else { return Ok(()) };
@@ -427,6 +427,7 @@ impl Life {
             calls_max,
             carousel,
             scanning: Arc::new(Semaphore::new(1)),
+            closed: watch::Sender::new(false),
         };
         self.answer_from(Some(desk));
         tracing::info!("a view of {} opens at entry {}", self.options.directory.display(), applier.next());

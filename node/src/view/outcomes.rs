@@ -27,20 +27,24 @@ const WINDOW_BEFORE_GENESIS: u64 = 1024;
 impl Outcomes {
     /// Adds the outcome of the next index, and drops what is older than the window.
     pub fn push(&mut self, index: LogIndex, outcome: Outcome, window: Option<u64>) {
-        self.push_code(index, outcome.code(), window);
+        assert!(self.push_code(index, outcome.code(), window), "outcomes are added in order");
     }
 
-    /// As [`Outcomes::push`], from a checkpoint.
-    pub fn push_code(&mut self, index: LogIndex, code: u64, window: Option<u64>) {
+    /// As [`Outcomes::push`], from a checkpoint; false if it is not the next, or no code.
+    #[must_use]
+    pub fn push_code(&mut self, index: LogIndex, code: u64, window: Option<u64>) -> bool {
         if self.codes.is_empty() {
             self.first = index.0;
         }
-        assert_eq!(index.0, self.first + self.codes.len() as u64, "outcomes are added in order");
+        if index.0 != self.first + self.codes.len() as u64 || Outcome::from_code(code).is_none() {
+            return false;
+        }
         self.codes.push_back(code);
         while self.codes.len() as u64 > window.unwrap_or(WINDOW_BEFORE_GENESIS) {
             self.codes.pop_front();
             self.first += 1;
         }
+        true
     }
 
     /// What became of an entry; none if it is out of the window or not judged yet.

@@ -5,6 +5,7 @@
 //! checksum is wrong fails in the engine; what is left are rows that are missing, or others than were written. It is
 //! read in slices, between which look-ups have their turn.
 
+use super::checkpoint;
 use super::keys::{self, Order};
 use super::store::{Scan as Rows, Snapshot, StorageError, Store, orders};
 use super::sums::{self, Cells, Tally};
@@ -28,6 +29,7 @@ pub struct Scan {
     last_point: (TermId, Point),
     counting: Option<Counting>,
     counts: Counts,
+    checkpoint: checkpoint::Check,
     /// The first counter that is wrong.
     miscounted: Option<String>,
     records: u64,
@@ -88,6 +90,7 @@ impl Scan {
             last_point: (TermId::DEFAULT_GRAPH, TermId::DEFAULT_GRAPH.point()),
             counting: None,
             counts: Counts::new(),
+            checkpoint: checkpoint::Check::default(),
             miscounted: None,
             records: 0,
         }
@@ -107,6 +110,9 @@ impl Scan {
         for _ in 0..SLICE_ROWS {
             let Some(row) = rows.next() else {
                 self.end_counting()?;
+                if part == Part::Verdicts {
+                    self.checkpoint.end()?;
+                }
                 return Ok(Some(bytes));
             };
             let (key, value) = row?;
@@ -149,8 +155,7 @@ impl Scan {
                 let id = TermId(key.try_into().map_err(|_| StorageError::Damaged("the id of a text".into()))?);
                 (id, sums::of_text(&id, value))
             }
-            // Reading it has checked it.
-            Part::Verdicts => return Ok(()),
+            Part::Verdicts => return self.checkpoint.add(key, value),
         };
         if self.last_point.0 != id {
             self.last_point = (id, id.point());

@@ -25,7 +25,7 @@ use beam_wire::quic::{Handle, Incoming};
 use beam_wire::{CallError, Code, LogIndex, Range, Space, TermId, Version};
 use bytes::Bytes;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// What the answers are made from. Cheap to clone.
 #[derive(Clone)]
@@ -46,8 +46,10 @@ pub struct Desk {
     pub calls_max: u32,
     /// What others copy from.
     pub carousel: Carousel,
-    /// One scan at a time; none once it is closed.
+    /// One scan at a time.
     pub scanning: Arc<Semaphore>,
+    /// Whether the view stops, or begins anew: nothing is answered from here any more.
+    pub closed: watch::Sender<bool>,
 }
 
 /// Slices read at the same time, on a thread each. More would not be quicker on any disk or machine
@@ -75,15 +77,20 @@ pub async fn serve(env: Env, instances: Vec<Arc<Instance>>, call: Incoming) -> R
         Kind::ViewCopy => {
             let call: Handle<ViewCopy> = call.open()?;
             let ViewCopy { at, space, range, .. } = call.request;
-            one_of(instances, Some(at), |held| held.covers(space, &range))?.copy(call).await
+            let desk = one_of(instances, Some(at), |held| held.covers(space, &range))?;
+            desk.while_open(desk.clone().copy(call)).await
         }
         Kind::ViewCheckpoint => {
             let newest = desks(instances).into_iter().max_by_key(|desk| desk.board.status().checkpoint);
-            newest.ok_or_else(without_data)?.checkpoint(call.open()?).await
+            let desk = newest.ok_or_else(without_data)?;
+            desk.while_open(desk.clone().checkpoint(call.open()?)).await
         }
         Kind::ViewVerify => {
             let call: Handle<ViewVerify> = call.open()?;
-            the_one_that_holds(&instances, &call.request.serves)?.verify(call).await
+            let desk = the_one_that_holds(&instances, &call.request.serves)?;
+            // It may scan for minutes: whoever else the node holds may go meanwhile.
+            drop(instances);
+            desk.while_open(desk.clone().verify(call)).await
         }
         Kind::ViewLookup => {
             let call: Handle<ViewLookup> = call.open()?;
@@ -173,16 +180,35 @@ fn sum(a: ViewLoadReply, b: ViewLoadReply) -> ViewLoadReply {
 }
 
 impl Desk {
-    /// Ends what goes on for long beside the look-ups: whoever holds this lets go of the store soon.
+    /// Ends all that goes on, or waits: whoever holds this lets go of the store soon.
     pub(super) fn close(&self) {
-        self.carousel.close();
-        self.scanning.close();
+        self.closed.send_replace(true);
+    }
+
+    /// Goes on for no longer than the desk is open.
+    pub(super) async fn while_open<T>(
+        &self,
+        answering: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, CallError> {
+        let mut closed = self.closed.subscribe();
+        tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => Err(self.gone()),
+            outcome = answering => outcome,
+        }
+    }
+
+    fn gone(&self) -> CallError {
+        match self.board.damage() {
+            Some(why) => CallError::elsewhere(Code::Storage, why),
+            None => CallError::elsewhere(Code::Unavailable, "this view stops, or begins anew: ask another"),
+        }
     }
 
     /// Answers a call that counts, if there are not too many.
     async fn counted(&self, answering: impl Future<Output = Result<(), CallError>>) -> Result<(), CallError> {
         let counted = self.board.enter(self.calls_max)?;
-        let outcome = answering.await;
+        let outcome = self.while_open(answering).await;
         counted.ended();
         outcome
     }

@@ -417,19 +417,6 @@ impl Store {
         cells.served().iter().map(read).collect::<Result<_, StorageError>>().map(Some)
     }
 
-    /// A piece of the newest verdict checkpoint.
-    pub fn checkpoint_piece(&self, key: &[u8]) -> Result<Option<fjall::Slice>, StorageError> {
-        Ok(self.checkpoint.get(key)?)
-    }
-
-    /// The pieces whose keys begin with `prefix`, in order.
-    pub fn checkpoint_pieces(
-        &self,
-        prefix: &[u8],
-    ) -> impl Iterator<Item = Result<(fjall::Slice, fjall::Slice), StorageError>> + use<> {
-        self.checkpoint.prefix(prefix).map(|guard| Ok(guard.into_inner()?))
-    }
-
     /// What is noted of a copy under way; none if none is.
     pub fn unfinished(&self) -> Result<Option<Unfinished>, StorageError> {
         let Some(noted) = self.meta.get(UNFINISHED)? else { return Ok(None) };
@@ -459,6 +446,9 @@ impl Store {
         rows.dedup();
         if rows.is_empty() {
             return Ok(());
+        }
+        if rows.windows(2).any(|rows| rows[0].0 == rows[1].0) {
+            return Err(StorageError::Damaged("a copy in which one fact was inserted by two entries at once".into()));
         }
         let mut ingestion = keyspace.start_ingestion()?;
         for (key, inserted) in rows {
@@ -492,7 +482,7 @@ impl Store {
     /// Drops the verdict checkpoint.
     pub fn forget_checkpoint(&self) -> Result<(), StorageError> {
         let mut batch = self.batch();
-        for piece in self.checkpoint_pieces(&[]) {
+        for piece in self.snapshot().checkpoint_pieces() {
             batch.remove_checkpoint_piece(&piece?.0);
         }
         batch.commit()

@@ -42,7 +42,7 @@ pub(super) fn open_with(
     (store, applier)
 }
 
-fn apply_options(serves: &[Served], checkpoint_indexes: u64, history: u64) -> ApplyOptions {
+pub(super) fn apply_options(serves: &[Served], checkpoint_indexes: u64, history: u64) -> ApplyOptions {
     ApplyOptions {
         cluster: model::cluster(),
         serves: serves.to_vec(),
@@ -426,6 +426,25 @@ mod instance {
             frames.take().unwrap()
         });
         assert_eq!(view.await.unwrap().status().applied, LogIndex(100));
+    }
+
+    /// Calls that wait for entries that may never come would else keep its files from whoever begins anew.
+    #[tokio::test]
+    async fn a_view_that_stops_ends_the_calls_that_wait() {
+        let (env, directory) = (env(), tempfile::tempdir().unwrap());
+        let view = Instance::start_with(&env, options(directory.path()), None, |_, _| stream::pending()).await.unwrap();
+        let desk = view.desk().expect("it has a desk");
+        let waiting = tokio::spawn(async move {
+            let reached = async { desk.board.applied(&desk.env, LogIndex(9), None).await };
+            desk.while_open(reached).await
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "entry 9 has not come");
+        view.stop(std::time::Duration::ZERO).await.unwrap();
+        drop(view);
+        let ended = waiting.await.unwrap().expect_err("the view has stopped");
+        assert_eq!(ended.code, beam_wire::Code::Unavailable, "{ended}");
+        Instance::start_with(&env, options(directory.path()), None, |_, _| stream::pending()).await.unwrap();
     }
 
     #[tokio::test]

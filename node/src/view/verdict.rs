@@ -132,7 +132,7 @@ impl Verdicts {
         let ids = committed.iter().map(|(index, id)| (*id, *index)).collect();
         let dirty = vec![false; slots.chunks()];
         let mut sum = slots.sum();
-        committed.iter().for_each(|(index, id)| sum += of_id(id, *index));
+        committed.iter().for_each(|(index, id)| sum += sum_of_id(id, *index));
         Verdicts { judged, rules, slots, dirty, reads: FORMAT, ids, committed, sum }
     }
 
@@ -257,7 +257,7 @@ impl Verdicts {
         }
         self.ids.insert(transact.id, index);
         self.committed.push_back((index, transact.id));
-        self.sum += of_id(&transact.id, index);
+        self.sum += sum_of_id(&transact.id, index);
         Judged::Committed(Box::new(Change { transact, ids, points }))
     }
 
@@ -290,7 +290,7 @@ impl Verdicts {
         while self.committed.front().is_some_and(|(index, _)| index.0 < first) {
             let (index, id) = self.committed.pop_front().expect("there is a front");
             self.ids.remove(&id);
-            self.sum -= of_id(&id, index);
+            self.sum -= sum_of_id(&id, index);
         }
     }
 }
@@ -300,8 +300,17 @@ fn of_slot(slot: usize, index: LogIndex) -> Sum {
     if index == LogIndex(0) { Sum::default() } else { Sum::of_pair(slot as u64, index.0) }
 }
 
+/// The hash of a chunk of slots, as [`Slots::chunk`] gave it.
+pub fn sum_of_chunk(number: usize, chunk: &[u8]) -> Sum {
+    let mut sum = Sum::default();
+    for (i, index) in chunk.as_chunks::<8>().0.iter().enumerate() {
+        sum += of_slot(number * SLOTS_PER_CHUNK + i, LogIndex(u64::from_le_bytes(*index)));
+    }
+    sum
+}
+
 /// A committed id as a member of the state's hash.
-fn of_id(id: &TransactionId, index: LogIndex) -> Sum {
+pub fn sum_of_id(id: &TransactionId, index: LogIndex) -> Sum {
     Sum::of(&[&[4], &id.born.0.to_be_bytes()[..], &id.random.to_be_bytes(), &index.0.to_be_bytes()].concat())
 }
 

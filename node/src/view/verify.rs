@@ -49,12 +49,9 @@ impl Desk {
 
     /// Reads everything. Of past versions it tells those that were deleted after the first index, up to the second.
     async fn scan(&self, after: LogIndex, until: LogIndex) -> Result<Scanned, CallError> {
-        let _alone = self.scanning.acquire().await.map_err(|_| self.gone())?;
+        let _alone = self.scanning.acquire().await.expect("it is never closed");
         let (mut scan, applied) = self.begin_scan((after, until)).await?;
         loop {
-            if self.scanning.is_closed() {
-                return Err(self.gone());
-            }
             let (back, read) = self
                 .read(move || {
                     let read = scan.slice();
@@ -73,13 +70,6 @@ impl Desk {
             return Err(self.refuse(StorageError::Damaged(difference).into()));
         }
         scan.scanned().map_err(|e| self.refuse(e.into()))
-    }
-
-    fn gone(&self) -> CallError {
-        match self.board.damage() {
-            Some(why) => CallError::elsewhere(Code::Storage, why),
-            None => CallError::elsewhere(Code::Unavailable, "this view begins anew: what was scanned is gone"),
-        }
     }
 
     /// A snapshot, and the sums as of the same index.
@@ -113,7 +103,7 @@ pub async fn scan_regularly(env: Env, every: Duration, board: Arc<Board>, desk: 
         let desk = desk.read().expect("nothing panics while it holds this").clone();
         let Some(desk) = desk.filter(|_| board.state() == ViewState::Serving) else { continue };
         let status = board.status();
-        match desk.scan(status.oldest, status.applied).await {
+        match desk.while_open(desk.scan(status.oldest, status.applied)).await {
             Ok(scanned) => tracing::info!("a scan has read {} records: all is as it was applied", scanned.records),
             Err(why) => tracing::warn!("a scan has ended: {why}"),
         }

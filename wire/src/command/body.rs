@@ -3,7 +3,7 @@
 //! `u16` format, `u8` compression (0: the command follows in postcard; 1: `u32` its length, then an
 //! LZ4 block), integers in little endian. Nothing is allocated before its size was checked.
 
-use super::{Command, FACTS_MAX, FORMAT, FactRef, Genesis, READS_MAX, TERMS_MAX, Transact};
+use super::{Command, FACTS_MAX, FORMAT, FactRef, Genesis, READS_MAX, SLOTS_LOG2, TERMS_MAX, Transact};
 use crate::codec;
 use crate::term::{Term, TermId};
 use bytes::Bytes;
@@ -129,7 +129,7 @@ impl Genesis {
             Genesis { epoch, .. } if epoch.0 == 0 => bad("the first epoch is 1"),
             Genesis { format: 0, .. } => bad("there is no format 0"),
             Genesis { window: 0, .. } => bad("the window must be at least 1"),
-            Genesis { slots_log2, .. } if !(10..=30).contains(slots_log2) => {
+            Genesis { slots_log2, .. } if !SLOTS_LOG2.contains(slots_log2) => {
                 bad("the number of slots must be 2^10 to 2^30")
             }
             _ => Ok(()),

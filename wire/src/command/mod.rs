@@ -46,6 +46,9 @@ pub enum Command {
     Begin(Begin),
 }
 
+/// What [`Genesis::slots_log2`] may be: 8 KiB to 8 GiB of memory in each view.
+pub const SLOTS_LOG2: std::ops::RangeInclusive<u8> = 10..=30;
+
 /// All that verdicts depend on besides the log's other entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Genesis {
@@ -55,7 +58,7 @@ pub struct Genesis {
     pub epoch: Epoch,
     /// The format in force from the next index on.
     pub format: u16,
-    /// N = 2^this slots of write history (10 to 30).
+    /// N = 2^this slots of write history: see [`SLOTS_LOG2`].
     pub slots_log2: u8,
     /// W: how many indexes back ids and verdicts are known.
     pub window: u64,

@@ -7,10 +7,11 @@ use crate::view::carousel::Carousel;
 use crate::view::copy::Wanted;
 use crate::view::model::{self, Model};
 use crate::view::status::Board;
+use crate::view::store::StoreOptions;
 use crate::view::tests::{all, check_sums, compare, open_with, run};
 use beam_wire::env::sim::SimWorld;
 use beam_wire::message::log::Entry;
-use beam_wire::message::view::{CopiedFact, ViewState};
+use beam_wire::message::view::{CopiedFact, CopiedTerm, ViewState};
 use beam_wire::message::{Call, Kind};
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
@@ -139,7 +140,7 @@ async fn copy(
 ) -> (Store, Applier, u32) {
     let mut kills = 0;
     loop {
-        let store = open_with(directory, serves, 7, u64::MAX).0;
+        let store = Store::open(directory, &model::cluster(), serves, &StoreOptions::default()).unwrap();
         everybody.left.store(chance.random_range(1..40), Ordering::Relaxed);
         if kills > 6 {
             everybody.left.store(usize::MAX, Ordering::Relaxed);
@@ -246,6 +247,22 @@ fn a_slow_rider_keeps_nobody_waiting() {
     });
 }
 
+/// Whoever rides is told when the turning ends by a panic, and who comes then is carried.
+#[test]
+fn a_carousel_that_broke_down_turns_again() {
+    let model = Model::random(5, 150);
+    SimWorld::run(5, |world| async move {
+        let env = world.env("view");
+        let source = Source::new(&env, "v".into(), all(Range::ALL), &model.entries, 150, u32::MAX);
+        let wanted = || Wanted { at: LogIndex(150), range: Range::ALL, keys: Intervals::all() };
+        let mut first = source.carousel.ride(Space::Subject, wanted());
+        source.carousel.break_down(Space::Subject);
+        assert_eq!(first.next().await.expect_err("it broke down").code, Code::Internal);
+        let mut second = source.carousel.ride(Space::Subject, wanted());
+        assert!(second.next().await.unwrap().is_some(), "nothing came");
+    });
+}
+
 /// What is sent must be what was asked for.
 #[test]
 fn a_source_that_sends_something_else_is_refused() {
@@ -275,4 +292,17 @@ fn a_source_that_sends_something_else_is_refused() {
         add(copied(&|c| c.deleted = Some(LogIndex(6))), served(here, here)),
         Err("it sent what came later".into())
     );
+
+    let text = model::term('s', 1);
+    let (id, at) = (TermId::of(&text), TermId::of(&text).point());
+    let told = |id, text: &[u8]| {
+        let copied = CopiedTerm { id, text: Bytes::copy_from_slice(text) };
+        let chunk = CopyChunk { oldest: LogIndex(0), done: None, facts: Vec::new(), terms: vec![copied] };
+        add(chunk, Served { space: Space::Term, range: Range { first: at, last: at } })
+    };
+    let bytes = beam_wire::codec::encode(&text);
+    assert_eq!(told(id, &bytes), Ok(()));
+    assert_eq!(told(id, b"\xff"), Err("it sent what is no text".into()));
+    let other = beam_wire::codec::encode(&model::term('s', 2));
+    assert_eq!(told(id, &other), Err("it sent a text of another id".into()));
 }

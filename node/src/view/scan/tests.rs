@@ -117,6 +117,45 @@ fn a_counter_that_is_wrong_is_found() {
     assert!(said.contains("says 1000000, and there are"), "{said}");
 }
 
+/// The engine's checksums cannot see that a piece is missing, or stale.
+#[test]
+fn a_checkpoint_that_is_not_as_it_was_written_is_found_and_not_taken_up() {
+    let piece = |store: &Store, prefix: &[u8]| {
+        let pieces = store.snapshot().checkpoint_pieces().map(Result::unwrap);
+        let found = pieces.filter(|(key, value)| key.starts_with(prefix) && value.iter().any(|byte| *byte != 0));
+        let (key, value) = found.last().expect("there is such a piece");
+        (key.to_vec(), value.to_vec())
+    };
+    let said = found(|store, batch| batch.remove_checkpoint_piece(&piece(store, b"slots/").0));
+    assert!(said.contains("the hash of the verdict checkpoint"), "{said}");
+    let said = found(|store, batch| {
+        let (key, mut chunk) = piece(store, b"slots/");
+        let at = chunk.iter().position(|byte| *byte != 0).unwrap();
+        chunk[at] ^= 1;
+        batch.put_checkpoint_piece(&key, &chunk);
+    });
+    assert!(said.contains("the hash of the verdict checkpoint"), "{said}");
+    let said = found(|store, batch| batch.remove_checkpoint_piece(&piece(store, b"log/").0));
+    assert!(said.contains("the hash of the verdict checkpoint"), "{said}");
+    let said = found(|_, batch| batch.remove_checkpoint_piece(b"head"));
+    assert!(said.contains("the missing head of the verdict checkpoint"), "{said}");
+
+    let model = Model::random(11, LENGTH as usize);
+    for prefix in [&b"slots/"[..], b"log/", b"head"] {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, mut applier) = open_with(directory.path(), &all(HELD), 40, u64::MAX);
+        applier.apply(&run(&model.entries, applier.next(), LENGTH)).unwrap();
+        drop(applier);
+        let options = || crate::view::tests::apply_options(&all(HELD), 40, u64::MAX);
+        assert!(Applier::open(store.clone(), options()).is_ok(), "it was whole");
+        let mut batch = store.batch();
+        batch.remove_checkpoint_piece(&piece(&store, prefix).0);
+        batch.commit().unwrap();
+        let error = Applier::open(store, options()).err().expect("something is missing");
+        assert!(error.is_damage(), "{error}");
+    }
+}
+
 /// Past versions are told to other views only as far as they were asked for.
 #[test]
 fn past_versions_are_told_as_they_were_asked_for() {
