@@ -141,8 +141,24 @@ async fn story(world: SimWorld) -> Result<()> {
     written.is_all_there(here).await.context("while a datacenter has no views")?;
     written.is_all_there(&clients[ie]).await.context("in the datacenter without views")?;
 
-    // They come back, copy what they lack, and the log is shortened as before.
+    // They come back while nobody else has what the log has let go of: they keep what they have, and wait.
+    let is_view = |n: &&beam_wire::topology::Node| n.has_role(Role::View) && n.datacenter != *ie;
+    let others: Vec<Name> = topology.nodes.iter().filter(is_view).map(|n| n.name.clone()).collect();
+    for view in &others {
+        cluster.kill_node(view, Loss::Nothing).await;
+    }
     for view in &gone {
+        cluster.start_node(view).await?;
+    }
+    env.sleep(Duration::from_secs(30)).await;
+    let status = clients[ie].status().await?;
+    for view in status.views.iter().filter(|view| gone.contains(&view.node)) {
+        let said = view.status.as_ref().map_err(|error| anyhow::anyhow!("{}: {error}", view.node))?;
+        ensure!(said.applied > LogIndex(0), "{} has given up what it had, and has got nothing for it", view.node);
+    }
+
+    // The others are there again: they copy what they lack, and the log is shortened as before.
+    for view in &others {
         cluster.start_node(view).await?;
     }
     checks::until_serving(&env, &clients, PATIENCE).await.context("after they have come back")?;

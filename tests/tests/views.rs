@@ -14,6 +14,8 @@ use std::path::Path;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// When api nodes know of a view that it was killed: until then they say of it what it has said last.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
 /// Small, so that a short log has a checkpoint: only what comes after the oldest one must be kept.
 const CHECKPOINT: u64 = 40;
 
@@ -68,6 +70,7 @@ fn wiped() -> Result<()> {
         cluster.kill_node(&victim, Loss::Nothing).await;
         cluster.wipe_view(&victim)?;
         cluster.start_node(&victim).await?;
+        env.sleep(HEARD_WITHIN).await;
         checks::until_serving(&env, &clients, PATIENCE).await.context("with one view wiped")?;
 
         let expected = [everything(there, early).await?, everything(there, late).await?];
@@ -81,6 +84,7 @@ fn wiped() -> Result<()> {
         for view in &views {
             cluster.start_node(view).await?;
         }
+        env.sleep(HEARD_WITHIN).await;
         checks::until_serving(&env, &clients, PATIENCE).await.context("with all views of a datacenter wiped")?;
         let status = here.status().await?;
         let home = status.views.iter().filter(|view| view.datacenter == datacenters[0]);

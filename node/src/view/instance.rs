@@ -296,17 +296,38 @@ impl Life {
                 }
             };
             let entries = log(self.board.epoch(), applier.next());
-            let ended = follow(self.env.clone(), *applier, store, entries, self.board.clone()).await;
+            let ended = follow(self.env.clone(), *applier, store.clone(), entries, self.board.clone()).await;
             match ended {
                 Err(FollowError::Log { from, why }) if why.code == Code::Discarded && self.others.is_some() => {
-                    tracing::warn!("this view needs entry {from}, but {why}: it begins anew, from other views");
-                    opened = Opened::Empty(self.begin_anew().await?);
-                    must_copy = true;
+                    tracing::warn!("this view needs entry {from}, but {why}");
+                    let goes_on = self.go_on(store).await;
+                    opened = self.or_damaged(goes_on)?;
+                    must_copy = matches!(opened, Opened::Empty(_));
                 }
                 Err(error) if error.is_damage() && self.others.is_some() => {
                     opened = Opened::Damaged(error.to_string());
                 }
                 ended => return Ok(ended?),
+            }
+        }
+    }
+
+    /// When the log has let go of an entry that is needed: answers from what there is, until a log node has it after all, or
+    /// there are others to copy from.
+    async fn go_on(&self, store: Store) -> Result<Opened, ViewError> {
+        let others = self.others.as_ref().expect("only who has others is asked");
+        // Where it is taken up again, which may be before what it has applied.
+        let from = checkpoint::head(&store.snapshot())?.map_or(LogIndex(0), |at| at.index).next();
+        let found = tokio::select! {
+            why = self.board.broken() => return Err(FollowError::Broken(why).into()),
+            found = replacement(&self.env, others, &self.options.serves, from, "this view is left behind") => found,
+        };
+        match found {
+            Replacement::Log => Ok(self.take_up(store).await?),
+            Replacement::Views => {
+                tracing::warn!("this view begins anew, from other views");
+                drop(store);
+                Ok(Opened::Empty(self.begin_anew().await?))
             }
         }
     }
@@ -317,7 +338,7 @@ impl Life {
         self.answer_from(None);
         self.board.set_damaged(why);
         let others = self.others.as_ref().expect("only who has others begins anew");
-        replacement(&self.env, others, &self.options.serves).await
+        replacement(&self.env, others, &self.options.serves, LogIndex(1), "this view is damaged").await
     }
 
     /// Whether the store is no view's yet, and there may be others to copy from.
@@ -437,8 +458,7 @@ impl Life {
     /// Gives up what the store holds. Nobody may hold it any more but calls that end soon.
     async fn begin_anew(&self) -> Result<Store, ViewError> {
         self.answer_from(None);
-        self.board.set_state(ViewState::Booting);
-        self.board.set_applied(Applied::default());
+        self.board.set_anew();
         let directory = self.options.directory.clone();
         self.env.blocking(move || Store::give_up(&directory)).await?;
         Ok(open(&self.env, &self.options).await?)

@@ -71,7 +71,20 @@ impl Board {
 
     /// More was applied.
     pub fn set_applied(&self, applied: Applied) {
-        self.change(|shown| shown.applied = applied);
+        self.change(|shown| {
+            let epoch = |applied: &Applied| applied.progress.rules.as_ref().map(|rules| rules.epoch);
+            // What was committed of an earlier epoch, and is not kept, is not in the log any more.
+            if epoch(&shown.applied).is_some_and(|before| epoch(&applied) != Some(before)) {
+                shown.committed = applied.progress.applied;
+            }
+            shown.applied = applied;
+        });
+    }
+
+    /// The view has given up what it had.
+    pub fn set_anew(&self) {
+        self.set_state(ViewState::Booting);
+        self.change(|shown| (shown.applied, shown.durable, shown.committed) = Default::default());
     }
 
     /// The disk holds everything up to `durable`.
