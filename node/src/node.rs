@@ -264,7 +264,9 @@ fn view_options(topology: &Topology, node: &topology::Node, directory: PathBuf) 
         options.scan_every = (hours > 0).then(|| Duration::from_secs(u64::from(hours) * 3600));
     }
     options.calls_max = calls.unwrap_or(options.calls_max);
-    options.copy_bytes_per_second = copy_mib_per_second.map(|mib| u64::from(mib) << 20);
+    if let Some(mib) = copy_mib_per_second {
+        options.copy_bytes_per_second = Some(u64::from(mib) << 20);
+    }
     options
 }
 

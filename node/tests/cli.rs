@@ -275,3 +275,28 @@ fn answers_can_be_read_from_stdin_and_files() {
     let output = beam(home.path()).args(["query", "@missing.rq"]).output().unwrap();
     fails(&output, 1, &["missing.rq"]);
 }
+
+/// The data of a cluster that runs is cut anew; what cannot be is refused, and changes nothing.
+#[test]
+fn views_are_repartitioned_by_one_command() {
+    let cluster = Cluster::start();
+    let facts: String = (0..300).map(|i| format!("<urn:s{i}> <urn:p> \"{i}\" .\n")).collect();
+    cluster.file("facts.nt", &facts);
+    succeeds(&cluster.beam(&["load", "facts.nt"]));
+    let listed = |cluster: &Cluster| succeeds(&cluster.beam(&["views", "list"]));
+    fails(&cluster.beam(&["views", "repartition", "0", "--yes"]), 1, &["1 to 4096 partitions"]);
+    fails(&cluster.beam(&["views", "repartition", "4097", "--yes"]), 1, &["1 to 4096 partitions"]);
+    let plan = cluster.beam(&["views", "repartition", "3", "--plan"]);
+    assert!(plan.status.success() && text(&plan).contains("then"), "{}", text(&plan));
+    let before = listed(&cluster);
+    assert!(before.contains("1/2") && !before.contains("/3"), "a plan, and what was refused, change nothing: {before}");
+
+    let done = cluster.beam(&["views", "repartition", "3", "--yes"]);
+    assert!(done.status.success(), "{}", text(&done));
+    let after = listed(&cluster);
+    assert!(after.contains("serving  2/3, 3/3") && !after.contains("serving  1/2"), "{after}");
+    assert_eq!(count(&cluster), "300");
+    succeeds(&cluster.beam(&["verify"]));
+    let again = cluster.beam(&["views", "repartition", "3", "--yes"]);
+    assert!(again.status.success() && text(&again).contains("there is nothing to do"), "{}", text(&again));
+}

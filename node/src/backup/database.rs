@@ -13,7 +13,7 @@ use super::manifest::{Locked, Manifest, ManifestError, at};
 use super::write::{Added, BackupError, back_up};
 use crate::remote::log::RemoteLog;
 use crate::remote::view::Views;
-use crate::view::boot::{Boot, BootError};
+use crate::view::boot::{Boot, BootError, all_is_held};
 use beam_wire::env::Env;
 use beam_wire::message::log::shared_up_to;
 use beam_wire::{LogIndex, Name};
@@ -139,8 +139,12 @@ pub async fn back_up_database<V: Views + Clone>(
         Ok::<Option<LogIndex>, DatabaseError>(added.last)
     };
     if base.manifest().whole.is_none() {
+        let missing = held_by_nobody(env, views.clone(), idle);
         let begun = Boot::begin(env.clone(), me, views, base.clone(), &EVERYTHING);
-        let boot = env.timeout(idle, begun).await.map_err(|_| DatabaseError::NoViews)??;
+        let boot = tokio::select! {
+            begun = begun => begun?,
+            () = missing => return Err(DatabaseError::NoViews),
+        };
         let copied = Notify::new();
         let copying = async {
             let copying = boot.finish().await;
@@ -166,6 +170,17 @@ pub async fn back_up_database<V: Views + Clone>(
     }
     check(directory)?;
     Ok(taken)
+}
+
+/// Ends when for so long no views have held all ranges.
+async fn held_by_nobody(env: &Env, views: impl Views, idle: Duration) {
+    let mut give_up = env.now() + idle;
+    while env.now() < give_up {
+        if all_is_held(&views, &EVERYTHING) {
+            give_up = env.now() + idle;
+        }
+        env.sleep(PAUSE).await;
+    }
 }
 
 /// What a whole backup is made of, if its parts belong together.

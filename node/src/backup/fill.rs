@@ -44,7 +44,7 @@ pub enum FillError {
 pub struct Filled {
     /// The version that the view begins with.
     pub at: Version,
-    /// Facts of its subject space.
+    /// Live facts of its subject space.
     pub facts: u64,
 }
 
@@ -65,40 +65,44 @@ pub async fn fill(
     let (of, at, wanted) = (directory.to_owned(), cluster.clone(), serves.to_vec());
     let store = env.blocking(move || Store::open(&of, &at, &wanted, &StoreOptions::default())).await?;
     let all = base.pieces.iter().map(|piece| piece.bytes).sum();
-    let mut done = 0;
+    let (mut done, mut facts) = (0, 0);
     for record in base.pieces {
         let (from, read) = (base_in(backup), record.clone());
         let piece = env.blocking(move || base::read(&from, &read)).await;
         let file = base_in(backup).join(&record.file);
         let piece = piece.map_err(|why| FillError::Damaged { file, why })?;
         let (store, serves) = (store.clone(), serves.to_vec());
-        env.blocking(move || put(&store, &serves, piece)).await?;
+        facts += env.blocking(move || put(&store, &serves, piece)).await?;
         done += record.bytes;
         tell(done, all);
     }
-    let facts = env
-        .blocking(move || -> Result<u64, StorageError> {
-            Keep::conclude(&store, whole.at, whole.oldest)?;
-            Ok(store.progress()?.facts)
-        })
-        .await?;
+    env.blocking(move || Keep::conclude(&store, whole.at, whole.oldest)).await?;
     Ok(Filled { at: whole.at, facts })
 }
 
-/// Puts what the view holds of a piece.
-fn put(store: &Store, serves: &[Served], piece: Piece) -> Result<(), StorageError> {
+/// Puts what the view holds of a piece. Returns how many facts of its subject space are live then.
+fn put(store: &Store, serves: &[Served], piece: Piece) -> Result<u64, StorageError> {
     let held = |space: Space, point: Point| serves.iter().any(|s| s.space == space && s.range.contains(point));
     match piece {
-        Piece::Checkpoint(pieces) => store.put_checkpoint(&pieces),
+        Piece::Checkpoint(pieces) => store.put_checkpoint(&pieces)?,
         Piece::Terms(mut terms) => {
             terms.retain(|(id, _)| held(Space::Term, id.point()));
-            store.ingest_terms(terms)
+            store.ingest_terms(terms)?;
         }
-        Piece::Facts(facts) => [Space::Subject, Space::Object].into_iter().try_for_each(|space| {
-            let here = facts.iter().filter(|(fact, ..)| held(space, fact.point(space)));
-            let here: Vec<_> = here.copied().collect();
-            // An order that the view does not have takes nothing.
-            if here.is_empty() { Ok(()) } else { Keep::put(store, space, &here, Vec::new()) }
-        }),
+        Piece::Facts(facts) => {
+            let mut live = 0;
+            for space in [Space::Subject, Space::Object] {
+                let here: Vec<_> = facts.iter().filter(|(fact, ..)| held(space, fact.point(space))).copied().collect();
+                if space == Space::Subject {
+                    live += here.iter().filter(|(.., deleted)| deleted.is_none()).count() as u64;
+                }
+                // An order that the view does not have takes nothing.
+                if !here.is_empty() {
+                    Keep::put(store, space, &here, Vec::new())?;
+                }
+            }
+            return Ok(live);
+        }
     }
+    Ok(0)
 }

@@ -14,6 +14,7 @@ use beam_wire::env::Env;
 use beam_wire::message::view::{CopyChunk, KeyInterval};
 use beam_wire::{CallError, Code, Space};
 use bytes::Bytes;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -36,6 +37,8 @@ struct Shared {
     bytes_per_second: Option<u64>,
     /// When the next slice may be sent.
     due: Mutex<Instant>,
+    /// Slices that were read.
+    slices: AtomicU64,
 }
 
 /// The scan of one space.
@@ -70,7 +73,9 @@ impl Carousel {
     pub fn new(env: Env, store: Store, board: Arc<Board>, bytes_per_second: Option<u64>) -> Carousel {
         let due = Mutex::new(env.now());
         let tracks = Space::ALL.map(|_| Track { state: Mutex::default(), changed: Notify::new() });
-        Carousel { shared: Arc::new(Shared { env, store, board, tracks, bytes_per_second, due }) }
+        Carousel {
+            shared: Arc::new(Shared { env, store, board, tracks, bytes_per_second, due, slices: AtomicU64::new(0) }),
+        }
     }
 
     /// Gets on. The view holds what is wanted, and has applied the version.
@@ -89,6 +94,11 @@ impl Carousel {
         }
         track.changed.notify_one();
         Ride { shared: self.shared.clone(), space, seats: receiver }
+    }
+
+    /// Slices that were read so far: for many riders hardly more than for one.
+    pub fn slices(&self) -> u64 {
+        self.shared.slices.load(Ordering::Relaxed)
     }
 
     /// As when the turning ends by a panic.
@@ -232,6 +242,7 @@ async fn turn(shared: Arc<Shared>, space: Space) {
                 continue;
             }
         };
+        shared.slices.fetch_add(1, Ordering::Relaxed);
         position = next.unwrap_or_default();
         track.hand_out(pieces);
         shared.pace(bytes).await;

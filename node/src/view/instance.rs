@@ -55,6 +55,9 @@ pub struct ViewOptions {
 
 /// Reading so many entries takes a few seconds, about as long as finding others and copying from them.
 const COPY_ENTRIES: u64 = 20_000;
+/// With this, look-ups beside a copy take hardly longer than without, and two views of a hundred million facts each are copied within
+/// minutes from several sources. docs/performance.md has the figures.
+const COPY_BYTES_PER_SECOND: u64 = 32 << 20;
 /// Of small look-ups a view answers as many within a second on any machine that we know; more would wait longer than that.
 const CALLS_MAX: u32 = 1024;
 /// Disks lose a bit in months. Often enough that the other views, which are asked to replace it, are still whole.
@@ -72,7 +75,7 @@ impl ViewOptions {
             checkpoint_indexes: CHECKPOINT_INDEXES,
             store: StoreOptions::default(),
             copy_entries: COPY_ENTRIES,
-            copy_bytes_per_second: None,
+            copy_bytes_per_second: Some(COPY_BYTES_PER_SECOND),
             calls_max: CALLS_MAX,
             scan_every: Some(SCAN_EVERY),
         }

@@ -1,4 +1,4 @@
-//! The role: the views that a node holds, of which there is one, or two while the data is cut anew.
+//! The role: the views that a node holds, of which there is one, or a few while the data is cut anew.
 //!
 //! Each is an [`Instance`] of its own, with its own directory and place in the log. A call goes to whichever can
 //! answer it best. An operator tells the node what it is to hold; what it was told last is written down in
@@ -19,7 +19,7 @@ use futures::future::{BoxFuture, join_all, select_all};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 /// How long a view that drains still takes calls: those who ask are told of it at once, so this is for messages
 /// that were lost on the way.
@@ -68,9 +68,7 @@ impl ViewRole {
             running: Mutex::default(),
             changed: Notify::new(),
         });
-        if was_told {
-            role.clear_away(holdings.clone()).await?;
-        }
+        role.clear_away(&holdings, was_told).await?;
         for holding in holdings.views.into_iter().filter(|view| !view.dropped) {
             role.begin(holding.number, holding.serves).await?;
         }
@@ -83,12 +81,18 @@ impl ViewRole {
         Ok(role)
     }
 
-    /// Removes what a change that was broken off has left.
-    async fn clear_away(&self, holdings: Holdings) -> Result<(), ViewError> {
+    /// Removes what a change that was broken off has left. A node that was told nothing goes on to hold what its topology says.
+    async fn clear_away(&self, holdings: &Holdings, was_told: bool) -> Result<(), ViewError> {
         let directory = &self.options.directory;
+        if !directory.exists() {
+            return Ok(());
+        }
         let strays = holdings.strays(directory).map_err(|why| OpenError::Io { directory: directory.clone(), why })?;
         for number in strays {
             self.remove(number).await?;
+        }
+        if !was_told {
+            return Ok(());
         }
         let mut kept = self.holdings.lock().await;
         kept.views.retain(|view| !view.dropped);
@@ -102,7 +106,15 @@ impl ViewRole {
             Kind::ViewInstances => async move { role.tell(call.open()?).await }.boxed(),
             Kind::ViewHold => async move {
                 let mut call: Handle<ViewHold> = call.open()?;
-                role.hold(call.request.serves.clone()).await?;
+                let (holder, serves, (tell, told)) = (role.clone(), call.request.serves.clone(), oneshot::channel());
+                // Whoever asks may go meanwhile: what was begun is written down all the same.
+                let holding = async move {
+                    let _ = tell.send(holder.hold(serves).await);
+                };
+                role.env.tasks().serve("view.hold", holding).detach();
+                let broken_off =
+                    |_| CallError::later(Code::Internal, 1000, "this node did not begin a view: see its log");
+                told.await.map_err(broken_off)??;
                 call.reply(&role.reply(true).await).await
             }
             .boxed(),

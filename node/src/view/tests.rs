@@ -434,15 +434,14 @@ mod instance {
         let (env, directory) = (env(), tempfile::tempdir().unwrap());
         let view = Instance::start_with(&env, options(directory.path()), None, |_, _| stream::pending()).await.unwrap();
         let desk = view.desk().expect("it has a desk");
-        let waiting = tokio::spawn(async move {
+        let mut waiting = Box::pin(async move {
             let reached = async { desk.board.applied(&desk.env, LogIndex(9), None).await };
             desk.while_open(reached).await
         });
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished(), "entry 9 has not come");
+        assert!(futures::poll!(&mut waiting).is_pending(), "entry 9 has not come");
         view.stop(std::time::Duration::ZERO).await.unwrap();
         drop(view);
-        let ended = waiting.await.unwrap().expect_err("the view has stopped");
+        let ended = waiting.await.expect_err("the view has stopped");
         assert_eq!(ended.code, beam_wire::Code::Unavailable, "{ended}");
         Instance::start_with(&env, options(directory.path()), None, |_, _| stream::pending()).await.unwrap();
     }

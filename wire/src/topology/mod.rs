@@ -107,7 +107,7 @@ pub struct View {
     /// After how many indexes a view writes a verdict checkpoint. A restart judges so many entries again, and the log
     /// is kept from the oldest one on.
     pub checkpoint: Option<u64>,
-    /// What a view sends at most to those that copy from it, all together.
+    /// What a view sends at most to those that copy from it, all together; 32 if nothing is said.
     pub copy_mib_per_second: Option<u32>,
     /// How often a view reads all of its data, to see whether that is what it has applied; 0 means never.
     pub scan_hours: Option<u32>,
