@@ -176,6 +176,35 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
+/// A view is copied from one that has lost a fact on its disk, and does not know it: the copy differs from all others, and
+/// both are made anew.
+#[test]
+fn a_copy_of_a_damaged_view_is_found_and_both_are_made_anew() {
+    beam_tests::tell(|| {
+        SimWorld::run(22, |world| async move {
+            let mut story = Story::begin(world).await?;
+            let (copy, source) = (name("view-va-1a"), name("view-va-1b"));
+            story.cluster.kill_node(&copy, Loss::Nothing).await;
+            story.cluster.wipe_view(&copy)?;
+            let lose =
+                story.batch(&source, |store, batch| batch.put_live(Order::Spog, &first_fact(store), None, Heat::Cold));
+            story.cluster.kill_node(&source, Loss::Nothing).await;
+            lose(&story.cluster.view_directory(&source))?;
+            story.cluster.start_node(&source).await?;
+            // Until it answers, the other would copy from another datacenter.
+            story.env.sleep(Duration::from_secs(3)).await;
+            story.cluster.start_node(&copy).await?;
+
+            story.env.sleep(PATIENCE).await;
+            story.serving().await?;
+            let report = story.verify(true).await;
+            ensure!(report.all_agree(), "nobody has found it: {report:?}");
+            story.write(10).await?;
+            story.all_agree(true).await.context("made anew, and gone on")
+        })
+    });
+}
+
 /// A view loses a fact on its disk, and later a byte of a table flips: each time a scan finds it, the view stops
 /// answering, copies what it had from others, and is as they are; queries and writes go on.
 #[test]

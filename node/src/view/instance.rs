@@ -4,6 +4,7 @@ use super::apply::{Applied, Applier, ApplyOptions, CHECKPOINT_INDEXES, HISTORY, 
 use super::boot::{self, Boot, BootError};
 use super::carousel::Carousel;
 use super::checkpoint;
+use super::copied;
 use super::damage::{Replacement, replacement};
 use super::follow::{FollowError, follow};
 use super::prune::prune_regularly;
@@ -21,6 +22,7 @@ use beam_wire::quic::{Directory, Peers};
 use beam_wire::{CallError, Code, Epoch, LogIndex, Name};
 use futures::{Stream, stream};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -284,16 +286,22 @@ impl Life {
     {
         // The log no longer has what this view lacks.
         let mut must_copy = false;
+        // Compares what was copied with what others hold, for as long as this view follows.
+        let mut _comparing = None;
+        let (doubted, mut scanned) = (Arc::new(AtomicBool::new(false)), false);
         loop {
             let (store, applier) = match opened {
                 Opened::Ready(store, applier) => (store, applier),
                 Opened::Empty(store) => {
                     let filled = async { Ok(self.take_up(self.copy(store, must_copy).await?).await?) };
                     opened = self.or_damaged(filled.await)?;
+                    _comparing = self.compare_copied(&opened, &doubted);
                     continue;
                 }
                 Opened::Damaged(why) => {
-                    must_copy = self.wait_for_replacement(why).await == Replacement::Views;
+                    let scan = doubted.load(Ordering::Relaxed) && !scanned;
+                    scanned |= scan;
+                    must_copy = self.wait_for_replacement(why, scan).await == Replacement::Views;
                     opened = Opened::Empty(self.begin_anew().await?);
                     continue;
                 }
@@ -335,12 +343,24 @@ impl Life {
         }
     }
 
-    /// Stops answering, and keeps what there is until there is something better.
-    async fn wait_for_replacement(&self, why: String) -> Replacement {
+    /// Has what was copied, if it was, compared with what others hold.
+    fn compare_copied(&self, opened: &Opened, doubted: &Arc<AtomicBool>) -> Option<Task> {
+        let Opened::Ready(_, applier) = opened else { return None };
+        let others = self.others.clone().filter(|_| applier.applied().progress.applied > LogIndex(0))?;
+        let comparing = copied::compare(self.env.clone(), others, self.board.clone(), doubted.clone());
+        Some(self.env.tasks().serve("view.compare", comparing))
+    }
+
+    /// Stops answering, and keeps what there is until there is something better. With `scan`, that must be read from the
+    /// others' disks first.
+    async fn wait_for_replacement(&self, why: String, scan: bool) -> Replacement {
         tracing::error!("{why}: this view stops answering, and begins anew");
         self.answer_from(None);
         self.board.set_damaged(why);
         let others = self.others.as_ref().expect("only who has others begins anew");
+        if scan {
+            copied::scan_others(&self.env, others.clone()).await;
+        }
         replacement(&self.env, others, &self.options.serves, LogIndex(1), "this view is damaged").await
     }
 

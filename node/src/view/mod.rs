@@ -30,6 +30,7 @@ pub mod apply;
 pub mod boot;
 mod carousel;
 pub mod checkpoint;
+mod copied;
 mod copy;
 mod damage;
 pub mod follow;

@@ -24,10 +24,8 @@ fn callers(kind: Kind) -> (&'static [Role], Option<ClientRole>) {
         | ViewLoad => (&[View, Api], Some(ClientRole::Admin)),
         // What a node holds is an operator's to say.
         ViewHold | ViewDrop => (&[], Some(ClientRole::Admin)),
-        // A scan is work: operators ask for it.
-        ViewVerify => (&[], Some(ClientRole::Admin)),
-        // Views copy from views, and so does whoever makes backups.
-        ViewCopy | ViewCheckpoint => (&[View], Some(ClientRole::Admin)),
+        // Views copy from views, and compare what they have copied; so does whoever makes backups, and looks after views.
+        ViewCopy | ViewCheckpoint | ViewVerify => (&[View], Some(ClientRole::Admin)),
         ApiQuery | ApiStatus | ApiLoad | ApiRead | ApiWatch => (&[Api], Some(ClientRole::Reader)),
         ApiUpdate | ApiTransact | ApiCommitted => (&[Api], Some(ClientRole::Writer)),
     }
@@ -74,7 +72,7 @@ mod tests {
         ViewHold       - - -  - - a
         ViewDrop       - - -  - - a
         ViewVerdicts   - V A  - - a
-        ViewVerify     - - -  - - a
+        ViewVerify     - V -  - - a
         ViewLoad       - V A  - - a
         ApiQuery       - - A  r w a
         ApiUpdate      - - A  - w a
