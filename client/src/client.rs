@@ -190,7 +190,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Refused`] for a query that is none, needs too much, or asks for a version that cannot
-    /// be read; [`ClientError::Unavailable`] when nobody answers in time.
+    /// be read; [`ClientError::EpochChanged`] when that version's epoch is over; [`ClientError::Unavailable`] when nobody
+    /// answers in time.
     pub async fn query(&self, sparql: &str, position: Position) -> Result<Answer, ClientError> {
         let request = ApiQuery { sparql: sparql.to_owned(), base_iri: None, position };
         let answer = self
@@ -221,7 +222,8 @@ impl Client {
     /// # Errors
     /// [`ClientError::Refused`] for what is no update or needs too much; [`ClientError::OutcomeUnknown`]
     /// when it was sent and no answer came in time; [`ClientError::Unavailable`] when it could not even be
-    /// sent.
+    /// sent. When others kept writing what it reads until its time was over, it is refused with
+    /// [`beam_wire::Code::Conflict`], and has changed nothing.
     pub async fn update(&self, sparql: &str) -> Result<Outcome, ClientError> {
         self.update_at_least(sparql, None).await
     }

@@ -54,7 +54,8 @@ pub enum ClientError {
         last: Option<Box<(Name, CallError)>>,
     },
     /// It cannot be said whether the write was done. [`crate::Client::committed`] says whether it was so far; made
-    /// again with the same id ([`crate::Client::transaction_as`]) it happens once.
+    /// again with the same id ([`crate::Client::transaction_as`]) it happens once. [`ClientError::may_be_known_later`] tells whether
+    /// either can still say so.
     #[error("it is not known whether the write was done{}", and_the(.last))]
     OutcomeUnknown {
         /// The id of the transaction.
@@ -129,6 +130,16 @@ impl ClientError {
         }
     }
 
+    /// Of a write whose outcome is not known: whether asking again, or making it again with the same id, may still tell. Not
+    /// when its id is older than what the cluster remembers ([`crate::Client::committed`]); only the facts themselves can tell then. False
+    /// for all other errors.
+    pub fn may_be_known_later(&self) -> bool {
+        match self {
+            ClientError::OutcomeUnknown { last, .. } => last.as_ref().is_none_or(|last| last.1.is_retryable()),
+            _ => false,
+        }
+    }
+
     /// The code that the cluster gave, or the one that fits best; none for faults of this machine.
     pub fn code(&self) -> Option<Code> {
         match self {
@@ -150,6 +161,40 @@ impl ClientError {
 mod tests {
     use super::*;
     use beam_wire::LogIndex;
+
+    /// Kinds of errors. A new one must be given a number, and a row below, before this compiles and passes.
+    const KINDS: usize = 13;
+
+    fn kind(error: &ClientError) -> usize {
+        match error {
+            ClientError::Endpoint(_) => 0,
+            ClientError::NoApiNode(_) => 1,
+            ClientError::Refused { .. } => 2,
+            ClientError::EpochChanged { .. } => 3,
+            ClientError::NodeTooOld { .. } => 4,
+            ClientError::Unavailable { .. } => 5,
+            ClientError::OutcomeUnknown { .. } => 6,
+            ClientError::Conflicts { .. } => 7,
+            ClientError::TooLarge { .. } => 8,
+            ClientError::Over => 9,
+            ClientError::BrokenOff { .. } => 10,
+            ClientError::Term(_) => 11,
+            ClientError::Command(_) => 12,
+        }
+    }
+
+    #[test]
+    fn an_outcome_may_be_known_later_unless_the_id_is_too_old() {
+        let unknown = |last: Option<CallError>| ClientError::OutcomeUnknown {
+            id: TransactionId::new(LogIndex(1), 2),
+            last: last.map(|error| Box::new((Name::new("api-va").unwrap(), error))),
+        };
+        assert!(unknown(None).may_be_known_later());
+        assert!(unknown(Some(CallError::elsewhere(Code::Disconnected, "it is gone"))).may_be_known_later());
+        assert!(unknown(Some(CallError::later(Code::OutcomeUnknown, 200, "ask again"))).may_be_known_later());
+        assert!(!unknown(Some(CallError::never(Code::OutcomeUnknown, "too old"))).may_be_known_later());
+        assert!(!ClientError::Over.may_be_known_later());
+    }
 
     #[test]
     fn each_error_says_whether_to_try_again() {
@@ -199,10 +244,22 @@ mod tests {
                 false,
                 Some(Code::OutcomeUnknown),
             ),
+            (
+                ClientError::NodeTooOld { node: node(), error: CallError::never(Code::UnknownKind, "what?") },
+                false,
+                Some(Code::UnknownKind),
+            ),
+            (ClientError::NoApiNode(NobodyKnown { why: Vec::new() }), true, Some(Code::Unavailable)),
+            (ClientError::Endpoint(EndpointError::Tls("no key".into())), false, None),
+            (ClientError::Term(TermError::Iri("x".into())), false, Some(Code::Invalid)),
+            (ClientError::Command(CommandError::Malformed("x".into())), false, Some(Code::Invalid)),
         ];
+        let mut rows = [0; KINDS];
         for (error, retryable, code) in cases {
             assert_eq!((error.is_retryable(), error.code()), (retryable, code), "{error}");
+            rows[kind(&error)] += 1;
         }
+        assert!(rows.iter().all(|rows| *rows > 0), "a kind of error has no row: {rows:?}");
     }
 
     /// Every `Result` of the SDK carries one, on the way of those that go well, too: clippy warns users of 128 bytes and

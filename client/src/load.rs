@@ -149,11 +149,7 @@ impl Client {
 
 /// Whether the same write, with its id, may come to something yet.
 fn may_be_sent_again(error: &ClientError) -> bool {
-    match error {
-        // What is said of an id that is too old to be known will not change.
-        ClientError::OutcomeUnknown { last, .. } => last.as_ref().is_none_or(|last| last.1.is_retryable()),
-        error => error.is_retryable(),
-    }
+    error.may_be_known_later() || error.is_retryable()
 }
 
 /// Cuts a stream of facts, each with its graph, into transactions of at most so many facts that fit into an entry of
