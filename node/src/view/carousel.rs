@@ -104,7 +104,9 @@ impl Carousel {
     /// As when the turning ends by a panic.
     #[cfg(test)]
     pub(super) fn break_down(&self, space: Space) {
-        drop(Turning { track: self.shared.track(space), still: false });
+        let track = self.shared.track(space);
+        track.state().turning = true;
+        drop(Turning { track, still: false });
     }
 }
 
