@@ -47,6 +47,9 @@ pub struct Processes {
     _dns: DnsServer,
 }
 
+/// More than any machine copies: the most that a topology may say.
+const UNLIMITED_MIB: u32 = 1 << 20;
+
 impl Processes {
     /// Starts three log nodes, and waits until they take appends.
     pub async fn start() -> Result<Processes> {
@@ -54,10 +57,10 @@ impl Processes {
     }
 
     /// As [`Processes::start`], with a view that holds all points, and sends so many MiB a second at most to those that
-    /// copy from it.
+    /// copy from it; as many as it can if nothing is said.
     pub async fn start_with_view(copy_mib_per_second: Option<u32>) -> Result<Processes> {
         let address = free_addresses(1)?[0];
-        let rate = copy_mib_per_second.map_or(String::new(), |mib| format!("[view]\ncopy_mib_per_second = {mib}\n"));
+        let rate = format!("[view]\ncopy_mib_per_second = {}\n", copy_mib_per_second.unwrap_or(UNLIMITED_MIB));
         let view =
             format!("[[node]]\nname = \"{VIEW}\"\ndatacenter = \"a\"\nroles = [\"view\"]\naddress = \"{address}\"\n");
         Processes::start_with(&(rate + &view)).await
