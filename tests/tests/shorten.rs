@@ -152,7 +152,9 @@ async fn story(world: SimWorld) -> Result<()> {
     }
     env.sleep(Duration::from_secs(30)).await;
     let status = clients[ie].status().await?;
-    for view in status.views.iter().filter(|view| gone.contains(&view.node)) {
+    let back: Vec<_> = status.views.iter().filter(|view| gone.contains(&view.node)).collect();
+    ensure!(back.len() == gone.len(), "{} views are seen, of {}", back.len(), gone.len());
+    for view in back {
         let said = view.status.as_ref().map_err(|error| anyhow::anyhow!("{}: {error}", view.node))?;
         ensure!(said.applied > LogIndex(0), "{} has given up what it had, and has got nothing for it", view.node);
     }

@@ -2,7 +2,7 @@
 
 use super::base::{self, Piece};
 use super::database::{DatabaseError, base_in, check};
-use crate::view::boot::Keep;
+use crate::view::boot::{FactVersion, Keep};
 use crate::view::store::{OpenError, StorageError, Store, StoreOptions};
 use beam_wire::env::Env;
 use beam_wire::message::view::Served;
@@ -84,25 +84,24 @@ pub async fn fill(
 fn put(store: &Store, serves: &[Served], piece: Piece) -> Result<u64, StorageError> {
     let held = |space: Space, point: Point| serves.iter().any(|s| s.space == space && s.range.contains(point));
     match piece {
-        Piece::Checkpoint(pieces) => store.put_checkpoint(&pieces)?,
+        Piece::Checkpoint(pieces) => store.put_checkpoint(&pieces).map(|()| 0),
         Piece::Terms(mut terms) => {
             terms.retain(|(id, _)| held(Space::Term, id.point()));
-            store.ingest_terms(terms)?;
+            store.ingest_terms(terms).map(|()| 0)
         }
         Piece::Facts(facts) => {
-            let mut live = 0;
             for space in [Space::Subject, Space::Object] {
-                let here: Vec<_> = facts.iter().filter(|(fact, ..)| held(space, fact.point(space))).copied().collect();
-                if space == Space::Subject {
-                    live += here.iter().filter(|(.., deleted)| deleted.is_none()).count() as u64;
-                }
+                let here = facts.iter().filter(|(fact, ..)| held(space, fact.point(space)));
+                let here: Vec<_> = here.copied().collect();
                 // An order that the view does not have takes nothing.
                 if !here.is_empty() {
                     Keep::put(store, space, &here, Vec::new())?;
                 }
             }
-            return Ok(live);
+            let live = |(fact, _, deleted): &&FactVersion| {
+                deleted.is_none() && held(Space::Subject, fact.point(Space::Subject))
+            };
+            Ok(facts.iter().filter(live).count() as u64)
         }
     }
-    Ok(0)
 }

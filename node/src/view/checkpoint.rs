@@ -185,11 +185,11 @@ impl Check {
         Ok(())
     }
 
-    /// Fails if it is not what was written.
-    pub fn end(&self) -> Result<(), StorageError> {
+    /// The sum of slots and ids. Fails if that is not what was written.
+    pub fn end(&self) -> Result<Sum, StorageError> {
         match self.written {
             Some((of, sum)) if of == self.judged && sum != self.found => Err(damaged("the hash")),
-            _ => Ok(()),
+            _ => Ok(self.found),
         }
     }
 }
@@ -222,11 +222,11 @@ pub fn load(snapshot: &Snapshot) -> Result<(Verdicts, Outcomes), StorageError> {
             Said::Head(_) | Said::Slots { .. } | Said::Sum(..) => {}
         }
     }
-    check.end()?;
+    let sum = check.end()?;
     if outcomes.code(head.judged).is_none() || outcomes.code(head.judged.next()).is_some() {
         return Err(damaged("the last outcome"));
     }
-    Ok((Verdicts::restore(head.judged, head.rules, slots, committed), outcomes))
+    Ok((Verdicts::restore(head.judged, head.rules, slots, committed, sum), outcomes))
 }
 
 fn slots_key(chunk: usize) -> Vec<u8> {

@@ -121,18 +121,17 @@ impl Verdicts {
         }
     }
 
-    /// As they were at `judged`, from a checkpoint.
+    /// As they were at `judged`, from a checkpoint whose slots and ids have this sum.
     pub fn restore(
         judged: LogIndex,
         rules: Option<Rules>,
         slots: Slots,
         committed: impl IntoIterator<Item = (LogIndex, TransactionId)>,
+        sum: Sum,
     ) -> Verdicts {
         let committed: VecDeque<_> = committed.into_iter().collect();
         let ids = committed.iter().map(|(index, id)| (*id, *index)).collect();
         let dirty = vec![false; slots.chunks()];
-        let mut sum = slots.sum();
-        committed.iter().for_each(|(index, id)| sum += sum_of_id(id, *index));
         Verdicts { judged, rules, slots, dirty, reads: FORMAT, ids, committed, sum }
     }
 
@@ -342,15 +341,6 @@ impl Slots {
         let before = LogIndex(self.0[slot].load(Ordering::Relaxed));
         self.0[slot].store(index.0, Ordering::Release);
         (slot, before)
-    }
-
-    /// The hash of all that are written.
-    fn sum(&self) -> Sum {
-        let mut sum = Sum::default();
-        for (slot, index) in self.0.iter().enumerate() {
-            sum += of_slot(slot, LogIndex(index.load(Ordering::Relaxed)));
-        }
-        sum
     }
 
     /// The last committed write of something with this hash, or one that shares its slot.

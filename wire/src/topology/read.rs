@@ -2,6 +2,7 @@
 
 use super::table::{Faults, Located, Section, suggest};
 use super::{Dns, Link, Log, Node, Query, Topology, TopologyError, Verdicts, View};
+use crate::command::SLOTS_LOG2;
 use crate::identity::Role;
 use crate::ids::Name;
 use crate::message::view::Served;
@@ -153,7 +154,8 @@ fn log(faults: &Faults<'_>, mut section: Section<'_>) -> LogKeys {
 
 fn verdicts(mut section: Section<'_>) -> Verdicts {
     let default = Verdicts::default();
-    let slots_log2 = section.integer("slots_log2", 10..=30).map_or(default.slots_log2, |n| n.value as u8);
+    let slots = u64::from(*SLOTS_LOG2.start())..=u64::from(*SLOTS_LOG2.end());
+    let slots_log2 = section.integer("slots_log2", slots).map_or(default.slots_log2, |n| n.value as u8);
     let window = section.integer("window", 1..=1 << 40).map_or(default.window, |n| n.value);
     section.end();
     Verdicts { slots_log2, window }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::remote::view::tests::view;
 use crate::view::apply::{Applied, Applier};
-use crate::view::carousel::Carousel;
+use crate::view::carousel::{Carousel, Ride};
 use crate::view::copy::Wanted;
 use crate::view::model::{self, Model};
 use crate::view::status::Board;
@@ -172,23 +172,25 @@ proptest! {
     fn a_copy_cannot_be_told_from_a_view_that_read_the_log(
         seed: u64, length in 40usize..160, cut in 1u32..4, own in 1u32..5
     ) {
-        is_as_who_read_the_log(seed, length, cut, own);
+        // Few histories have their genesis late: those have nothing to copy.
+        let _ = is_as_who_read_the_log(seed, length, cut, own);
     }
 }
 
 #[test]
 fn from_four_to_five_partitions_and_from_five_to_three() {
     for (seed, cut, own) in [(1, 4, 5), (2, 5, 3), (4, 5, 4), (5, 3, 5)] {
-        is_as_who_read_the_log(seed, 120, cut, own);
+        assert!(is_as_who_read_the_log(seed, 120, cut, own), "seed {seed} has nothing to copy");
     }
 }
 
 /// Sources of so many partitions, two of each at different places of the log, one of which fails now and
 /// then; the copy is killed now and then, too. What comes of it can not be told from a view that has read the
-/// whole log: every version, every count, every verdict.
-fn is_as_who_read_the_log(seed: u64, length: usize, cut: u32, own: u32) {
+/// whole log: every version, every count, every verdict. False if the history has nothing to copy for long.
+#[must_use]
+fn is_as_who_read_the_log(seed: u64, length: usize, cut: u32, own: u32) -> bool {
     let model = Model::random(seed, length);
-    let Some(genesis) = model.genesis_at().filter(|genesis| *genesis < 20) else { return };
+    let Some(genesis) = model.genesis_at().filter(|genesis| *genesis < 20) else { return false };
     SimWorld::run(seed, |world| async move {
         let env = world.env("views");
         let mut chance = StdRng::seed_from_u64(seed ^ 3);
@@ -229,6 +231,26 @@ fn is_as_who_read_the_log(seed: u64, length: usize, cut: u32, own: u32) {
             assert_eq!(text(&store), text(&whole));
         }
     });
+    true
+}
+
+/// Rides for all facts, as of an entry.
+fn ride(source: &Source, at: u64) -> Ride {
+    let wanted = Wanted { at: LogIndex(at), range: Range::ALL, keys: Intervals::all() };
+    source.carousel.ride(Space::Subject, wanted)
+}
+
+fn facts(chunks: &[CopyChunk]) -> usize {
+    chunks.iter().map(|chunk| chunk.facts.len()).sum()
+}
+
+/// Rides to the end. Returns how many facts came.
+async fn ride_on(mut ride: Ride) -> usize {
+    let mut found = 0;
+    while let Some(chunks) = ride.next().await.unwrap() {
+        found += facts(&chunks);
+    }
+    found
 }
 
 /// Of a scan that is under way, one who comes later reads on: only what it has missed is read once more.
@@ -238,16 +260,7 @@ fn one_scan_serves_riders_that_come_at_different_moments() {
     SimWorld::run(5, |world| async move {
         let env = world.env("view");
         let source = Source::new(&env, "v".into(), all(Range::ALL), &model.entries, 900, u32::MAX);
-        let ride = || {
-            let wanted = Wanted { at: LogIndex(900), range: Range::ALL, keys: Intervals::all() };
-            source.carousel.ride(Space::Subject, wanted)
-        };
-        let facts = |chunks: Vec<CopyChunk>| chunks.iter().map(|chunk| chunk.facts.len()).sum::<usize>();
-        let mut alone = 0;
-        let mut rider = ride();
-        while let Some(chunks) = rider.next().await.unwrap() {
-            alone += facts(chunks);
-        }
+        let alone = ride_on(ride(&source, 900)).await;
         let of_one = source.carousel.slices();
         assert!(of_one >= 20, "{of_one} slices are too few to come in the middle");
 
@@ -255,12 +268,12 @@ fn one_scan_serves_riders_that_come_at_different_moments() {
         let (mut riders, mut found) = (Vec::new(), vec![0; 4]);
         while riders.len() < 4 || riders.iter().any(Option::is_some) {
             if riders.len() < 4 {
-                riders.push(Some(ride()));
+                riders.push(Some(ride(&source, 900)));
             }
             for (rider, found) in riders.iter_mut().zip(&mut found) {
                 if let Some(riding) = rider {
                     match riding.next().await.unwrap() {
-                        Some(chunks) => *found += facts(chunks),
+                        Some(chunks) => *found += facts(&chunks),
                         None => *rider = None,
                     }
                 }
@@ -279,22 +292,12 @@ fn a_slow_rider_keeps_nobody_waiting() {
     SimWorld::run(5, |world| async move {
         let env = world.env("view");
         let source = Source::new(&env, "v".into(), all(Range::ALL), &model.entries, 150, u32::MAX);
-        let at = LogIndex(150);
-        let wanted = || Wanted { at, range: Range::ALL, keys: Intervals::all() };
-        let mut slow = source.carousel.ride(Space::Subject, wanted());
+        let slow = ride(&source, 150);
         let mut facts = Vec::new();
         for _ in 0..3 {
-            let mut ride = source.carousel.ride(Space::Subject, wanted());
-            let mut found = 0;
-            while let Some(chunks) = ride.next().await.unwrap() {
-                found += chunks.iter().map(|chunk| chunk.facts.len()).sum::<usize>();
-            }
-            facts.push(found);
+            facts.push(ride_on(ride(&source, 150)).await);
         }
-        let mut found = 0;
-        while let Some(chunks) = slow.next().await.unwrap() {
-            found += chunks.iter().map(|chunk| chunk.facts.len()).sum::<usize>();
-        }
+        let found = ride_on(slow).await;
         assert!(found > 0 && facts.iter().all(|count| *count == found), "{found}, {facts:?}");
     });
 }
@@ -306,14 +309,13 @@ fn a_carousel_that_broke_down_turns_again() {
     SimWorld::run(5, |world| async move {
         let env = world.env("view");
         let source = Source::new(&env, "v".into(), all(Range::ALL), &model.entries, 150, u32::MAX);
-        let wanted = || Wanted { at: LogIndex(150), range: Range::ALL, keys: Intervals::all() };
-        let mut first = source.carousel.ride(Space::Subject, wanted());
+        let mut first = ride(&source, 150);
         source.carousel.break_down(Space::Subject);
         assert_eq!(first.next().await.expect_err("it broke down").code, Code::Internal);
         // What really turned has noticed by then that nobody rides.
         env.sleep(Duration::from_secs(1)).await;
         source.carousel.break_down(Space::Subject);
-        let mut second = source.carousel.ride(Space::Subject, wanted());
+        let mut second = ride(&source, 150);
         let came = env.timeout(Duration::from_secs(1), second.next()).await.expect("it stands still");
         assert!(came.unwrap().is_some(), "nothing came");
     });
